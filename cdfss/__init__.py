@@ -1,0 +1,20 @@
+"""Reproducible cross-domain few-shot segmentation: HSNet with a lightweight frequency masker."""
+
+from importlib import import_module
+
+# Loaded on first use: making tables and plans must not wait for torch.
+_PUBLIC = {
+    "AmplitudePhaseMasker": "frequency",
+    "MaskModule": "frequency",
+    "PhaseAttention": "frequency",
+    "HSNet": "hsnet",
+    "adapt": "adaptation",
+    "CdfssError": "errors",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(import_module(f"cdfss.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'cdfss' has no attribute {name!r}")

@@ -1,0 +1,123 @@
+"""Adaptation of the frequency modules to the labelled supports of one episode (paper section 4.4)."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cdfss.errors import CdfssError
+from cdfss.hsnet import COARSE, FINE, MIDDLE, HSNet, resize_logits
+
+
+@dataclass
+class Adapted:
+    """A model tuned to k supports.
+
+    Attributes:
+        model: the tuned model; backbone and learner are shared with the model it came from.
+        losses: (steps,) cross-entropy before each step.
+    """
+
+    model: HSNet
+    losses: Tensor
+    support_features: list[list[Tensor]]
+    support_masks: Tensor
+
+    @torch.no_grad()
+    def predict(self, query: Tensor) -> Tensor:
+        """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S).
+
+        Each support votes with its own prediction; a pixel is foreground when at least half of
+        the largest number of votes that any pixel got say so (HSNet, k-shot inference).
+        """
+        features = self.model.features(query)
+        votes = 0
+        for shot in range(len(self.support_masks)):
+            support = [
+                [m[shot : shot + 1].expand(len(query), -1, -1, -1) for m in maps]
+                for maps in self.support_features
+            ]
+            mask = self.support_masks[shot : shot + 1].expand(len(query), -1, -1)
+            logits = self.model.segment(features, support, mask)
+            votes = votes + resize_logits(logits, query.shape[-2:]).argmax(1)
+        return vote(votes)
+
+
+def vote(votes: Tensor) -> Tensor:
+    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / max(1, most votes) >= 0.5."""
+    most = votes.flatten(1).max(1).values.clamp(min=1)
+    return (2 * votes >= most[:, None, None]).long()
+
+
+def adapt(
+    model: HSNet,
+    support_images: Tensor,
+    support_masks: Tensor,
+    steps: int,
+    learning_rate: float,
+) -> Adapted:
+    """Tune masker and attention, from their present values, on the supports alone.
+
+    Every support is its own query; the loss is the cross-entropy against its mask at image size,
+    averaged over the k self-pairs and their pixels; Adam. Only the stride-32 maps change between
+    steps, so everything else (backbone, the two finer encodings, spectra) is computed once.
+
+    Args:
+        model: left unchanged.
+        support_images: normalised, (k, 3, S, S).
+        support_masks: (k, S, S) in {0, 1}.
+        steps: number of Adam steps; 0 keeps the present values.
+        learning_rate: of Adam.
+
+    Raises:
+        CdfssError: when steps are asked of a model without masker and attention, or shapes differ.
+    """
+    k, _, *size = support_images.shape
+    if support_masks.shape != (k, *size):
+        raise CdfssError(
+            f"adapt: support images are {list(support_images.shape)}, masks "
+            f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S)"
+        )
+    tuned = _fork(model)
+    modules = [module for module in (tuned.masker, tuned.attention) if module is not None]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    if steps > 0 and not parameters:
+        raise CdfssError("adapt: the model has neither masker nor attention, nothing can be tuned")
+
+    features = tuned.features(support_images)
+    adapted = Adapted(tuned, torch.zeros(steps), features, support_masks)
+    if steps == 0:
+        return adapted
+    target = support_masks.long()
+    with torch.no_grad():
+        fine, middle = (
+            tuned.squeeze(level, features[level], features[level], support_masks)
+            for level in (FINE, MIDDLE)
+        )
+    coarse = features[COARSE]
+    if tuned.masker is not None:
+        spectra = [tuned.masker.spectrum(maps) for maps in coarse]
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    losses = []
+    for _ in range(steps):
+        if tuned.masker is not None:
+            coarse = [tuned.masker.mask(*spectrum) for spectrum in spectra]
+        squeezed = tuned.squeeze_masked(COARSE, coarse, coarse, support_masks)
+        logits = resize_logits(tuned.learner.mix(fine, middle, squeezed), size)
+        loss = F.cross_entropy(logits, target)
+        # Not backward(): it would also fill gradients of the shared, frozen learner.
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+        losses.append(loss.detach())
+    adapted.losses = torch.stack(losses).cpu()
+    return adapted
+
+
+def _fork(model: HSNet) -> HSNet:
+    """A model with its own masker and attention that shares everything else."""
+    shared = {id(module): module for module in (model.backbone, model.learner)}
+    return copy.deepcopy(model, memo=shared)

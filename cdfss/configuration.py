@@ -1,0 +1,401 @@
+"""The configuration: the one source of every key, its type, unit, default and allowed values.
+
+`config/README.md` and `config/schema.json` are generated from here (`python -m cdfss reference`).
+"""
+
+import difflib
+import hashlib
+import json
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cdfss.errors import CdfssError
+
+FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
+SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
+BACKBONE_NAMES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vgg16",
+    "efficientnet_lite0",
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """A data set: its raw format and where it comes from."""
+
+    format: Literal[FORMATS] = Field(description="raw format, one of the readers")
+    root: Path | None = Field(
+        None,
+        description="folder of an existing copy, used as it is; nothing is downloaded or copied",
+    )
+    synthetic: Literal[SCENES] | None = Field(
+        None, description="generate this kind of pictures in the raw format instead (the demo)"
+    )
+    download: str | None = Field(
+        None,
+        description="which registered source to download, see `python -m cdfss datasets`; default the first",
+    )
+    splits: Path | None = Field(
+        None,
+        description="folder with the split lists of pascal (fold0.txt ...) or fss1000 (trn.txt ...); "
+        "default: beside the data (see docs/data.md), else downloaded",
+    )
+    class_order: tuple[str, str, str] = Field(
+        ("nevus", "seborrheic_keratosis", "melanoma"),
+        description="isic2018 only: diagnosis of class 0, 1, 2 where class_id.csv decides; folders "
+        "1, 2, 3 of an existing copy are taken as they are",
+    )
+    on_bad_pair: Literal["stop", "skip"] = Field(
+        "stop", description="stop with a list of all bad files, or skip them and count them"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if self.root is not None and self.synthetic is not None:
+            raise ValueError("root and synthetic exclude each other; remove one")
+        if self.format == "folder" and self.root is None and self.synthetic is None:
+            raise ValueError("format 'folder' cannot be downloaded; set root to your folder")
+        if sorted(self.class_order) != sorted(Data.model_fields["class_order"].default):
+            raise ValueError(
+                f"class_order is {list(self.class_order)}; expected an order of "
+                f"{sorted(Data.model_fields['class_order'].default)}"
+            )
+        return self
+
+
+class Validation(Section):
+    """Episodes that choose the best source checkpoint."""
+
+    data: Name = Field("fss1000", description="a key of `data`")
+    split: Literal["trn", "val", "test"] = Field("val", description="split of that data set")
+    episodes: Count = Field(2400, description="number of 1-shot episodes after every epoch")
+
+
+class Source(Section):
+    """Source training of HSNet."""
+
+    data: Name = Field("pascal", description="a key of `data`")
+    validation: Validation = Validation()
+    epochs: Count = Field(30, description="passes over the source; the paper does not state it")
+    batch_size: Count = Field(20, description="episodes per step")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    seed: int = Field(0, ge=0, description="of the learner's weights, the order and the supports")
+    checkpoint: Path | None = Field(
+        None, description="a trained file (.safetensors of ours, .pt of HSNet or PATNet) instead"
+    )
+
+
+class Domain(Section):
+    """A target domain; its key is a key of `data`."""
+
+    title: str | None = Field(None, description="heading in tables; default the key")
+    split: Literal["trn", "val", "test"] = Field("test", description="split of the data set")
+    episodes: Count = Field(600, description="test episodes; FSS-1000's full list has 2,400")
+
+
+class Adaptation(Section):
+    """Defaults that a variant may override."""
+
+    steps: int = Field(60, ge=0, description="Adam steps per episode (paper 5.1)")
+    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] = (
+        Field(1e-2, description="of Adam: one number, or one per domain")
+    )
+
+
+class Variant(Section):
+    """A way to predict: HSNet with the modules named here, or a predictor without a model."""
+
+    title: str | None = Field(None, description="row heading in tables; default the key")
+    predictor: Literal["hsnet", "foreground", "copy"] = Field(
+        "hsnet",
+        description="hsnet; or everything foreground; or the support mask copied onto the query "
+        "(k > 1: pixels in at least half of the masks)",
+    )
+    masker: Literal["S", "M"] | None = Field(
+        None, description="APM: S one mask for all channels, M one per channel"
+    )
+    attention: bool = Field(False, description="ACPA after APM")
+    hidden: Count = Field(8, description="width of ACPA's bottleneck (8 in the published code)")
+    steps: int | None = Field(None, ge=0, description="default adaptation.steps")
+    learning_rate: (
+        Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] | None
+    ) = Field(None, description="default adaptation.learning_rate")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.predictor != "hsnet" and (self.masker or self.attention):
+            raise ValueError(f"predictor {self.predictor!r} has no model for masker or attention")
+        if self.steps and not self.adapted:
+            raise ValueError(f"steps is {self.steps}, but there is neither masker nor attention to tune")
+        return self
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there is something to tune."""
+        return self.masker is not None or self.attention
+
+
+class Configuration(Section):
+    """A run: what is trained, adapted, evaluated and tabulated."""
+
+    name: Name = Field(description="folder of this run's intermediate results, results/<name>")
+    title: str = Field("", description="printed in the heading of every table")
+    published: bool = Field(
+        False, description="show the paper's value and the difference beside ours in table 1"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU where there is one; cuda refuses to start without"
+    )
+    folder: Path = Field(Path("data"), description="where downloads and generated data go")
+    image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
+    backbone: Literal[BACKBONE_NAMES] = Field("resnet50", description="frozen ImageNet network")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="of the episode lists and of ACPA's first weights"
+    )
+    shots: list[Count] = Field([1, 5], min_length=1, description="supports per episode")
+    shards: Count = Field(1, description="jobs that an episode list is split into")
+    data: dict[Name, Data] = Field(description="data sets by name")
+    source: Source = Source()
+    domains: dict[Name, Domain] = Field(min_length=1, description="target domains, in table order")
+    adaptation: Adaptation = Adaptation()
+    variants: dict[Name, Variant] = Field(min_length=1, description="rows of table 1, in order")
+
+    @field_validator("seeds", "shots")
+    @classmethod
+    def _distinct(cls, values):
+        if len(set(values)) != len(values):
+            raise ValueError(f"{values} names a value twice")
+        return values
+
+    @model_validator(mode="after")
+    def _references(self):
+        _known("source.data", self.source.data, self.data, "data")
+        _known("source.validation.data", self.source.validation.data, self.data, "data")
+        for domain in self.domains:
+            _known(f"domains.{domain}", domain, self.data, "data")
+        rates = {"adaptation": self.adaptation.learning_rate}
+        rates |= {f"variants.{name}": v.learning_rate for name, v in self.variants.items()}
+        for place, rate in rates.items():
+            if isinstance(rate, dict):
+                for domain in rate:
+                    _known(f"{place}.learning_rate.{domain}", domain, self.domains, "domains")
+                for domain in self.domains:
+                    if domain not in rate:
+                        raise ValueError(f"{place}.learning_rate has no value for domain {domain!r}")
+        if self.published:
+            for domain in self.domains:
+                _known("published: true, but domain", domain, PUBLISHED_DOMAINS, "the paper")
+        return self
+
+    @cached_property
+    def models(self) -> dict[str, Variant]:
+        """Variants that need the source model."""
+        return {name: v for name, v in self.variants.items() if v.predictor == "hsnet"}
+
+    # What each kind of job depends on, as plain values: the workflow hands exactly these to the
+    # job and runs it again when they change, so nothing a job uses can escape notice.
+
+    def index_settings(self, data: str) -> dict[str, Any]:
+        settings = self.data[data].model_dump(mode="json")
+        return settings | {"name": data, "folder": str(self.folder)}
+
+    def episode_settings(self, domain: str, shot: int, seed: int) -> dict[str, Any]:
+        entry = self.domains[domain]
+        return {"split": entry.split, "number": entry.episodes, "shot": shot, "seed": seed}
+
+    def source_settings(self) -> dict[str, Any]:
+        settings = self.source.model_dump(mode="json", exclude={"checkpoint"})
+        return settings | {"backbone": self.backbone, "image_size": self.image_size}
+
+    def evaluation_settings(self, domain: str, variant: str, shot: int, seed: int) -> dict:
+        entry = self.variants[variant]
+        settings = {"domain": domain, "variant": variant, "shot": shot, "seed": seed}
+        settings |= {"image_size": self.image_size, "predictor": entry.predictor}
+        if entry.predictor != "hsnet":
+            return settings
+        settings |= {"backbone": self.backbone, "masker": entry.masker}
+        settings |= {"attention": entry.attention, "hidden": entry.hidden}
+        steps, rate = 0, None
+        if entry.adapted:
+            steps = self.adaptation.steps if entry.steps is None else entry.steps
+        if steps:
+            rate = entry.learning_rate or self.adaptation.learning_rate
+            rate = rate[domain] if isinstance(rate, dict) else rate
+        return settings | {"steps": steps, "learning_rate": rate}
+
+    def table_settings(self) -> dict[str, Any]:
+        return {
+            "run": self.name,
+            "title": self.title,
+            "published": self.published,
+            "domains": {name: d.title or name for name, d in self.domains.items()},
+            "variants": {name: v.title or name for name, v in self.variants.items()},
+            "shots": self.shots,
+        }
+
+
+PUBLISHED_DOMAINS = ("fss1000", "deepglobe", "isic2018", "chestxray")
+
+
+def _known(place: str, name: str, known, where: str) -> None:
+    if name not in known:
+        raise ValueError(f"{place}: {name!r} is not in {where}; there are {', '.join(known)}")
+
+
+def parse(values: dict[str, Any]) -> Configuration:
+    """A checked configuration from plain values.
+
+    Raises:
+        CdfssError: one line per mistake: the key, what was given, what is allowed.
+    """
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise CdfssError("configuration:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def load(path: str | Path) -> Configuration:
+    """A checked configuration from a YAML file."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise CdfssError(f"configuration: cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise CdfssError(f"configuration: {path} holds no keys")
+    return parse(values)
+
+
+def _explain(item) -> str:
+    """One mistake in one line, with the nearest known key for an unknown one."""
+    where = [str(part) for part in item["loc"] if not _internal(part)]
+    key = ".".join(where)
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{key} is not a key; {hint}known here: {', '.join(known)}"
+    if item["type"] == "missing":
+        return f"{key} is missing: {_describe(where)}"
+    message = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} is {item['input']!r}; {message}"
+
+
+def _internal(part) -> bool:
+    """Parts of pydantic's locations that are no keys: the branches of a union, dict-key marks."""
+    return isinstance(part, str) and (part == "[key]" or "[" in part or part in ("float", "dict"))
+
+
+def _walk(where: list[str]):
+    """The model and the field at a key, or (model, None)."""
+    model, field = Configuration, None
+    for part in where:
+        if model is None:
+            break
+        if part not in model.model_fields:
+            continue  # a name in a dict, or an index
+        field = model.model_fields[part]
+        model = _section_of(field.annotation)
+    return model, field
+
+
+def _section_of(annotation):
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+
+
+def _keys_at(where: list[str]) -> list[str]:
+    model, _ = _walk(where)
+    return list(model.model_fields) if model else []
+
+
+def _describe(where: list[str]) -> str:
+    _, field = _walk(where)
+    return field.description if field and field.description else "it is required"
+
+
+def digest(settings: Any) -> str:
+    """First 16 hexadecimal digits of the sha256 of plain values, independent of key order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def schema() -> str:
+    """JSON schema of the configuration, for editors."""
+    return json.dumps(Configuration.model_json_schema(), indent=1) + "\n"
+
+
+def reference() -> str:
+    """config/README.md: every key with its meaning, type, default and allowed values."""
+    head = resources.files("cdfss").joinpath("reference_head.md").read_text()
+    lines = [head.rstrip(), ""]
+    for title, prefix, model in (
+        ("Top level", "", Configuration),
+        ("A data set", "data.<name>.", Data),
+        ("Source training", "source.", Source),
+        ("Validation of the source training", "source.validation.", Validation),
+        ("A target domain", "domains.<name>.", Domain),
+        ("Adaptation", "adaptation.", Adaptation),
+        ("A variant", "variants.<name>.", Variant),
+    ):
+        lines += [f"## {title}", "", "| key | meaning | allowed | default |", "|-|-|-|-|"]
+        properties = model.model_json_schema(mode="validation")["properties"]
+        for key, field in model.model_fields.items():
+            if _section_of(field.annotation) and not field.description:
+                continue
+            default = "required" if field.is_required() else f"`{json.dumps(_plain(field.default))}`"
+            if isinstance(field.default, Section):
+                default = "below"
+            lines.append(
+                f"| `{prefix}{key}` | {field.description} | {_allowed(properties[key])} | {default} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+def _allowed(property_: dict) -> str:
+    """Allowed values of a JSON schema property in words."""
+    if "anyOf" in property_:
+        return " or ".join(dict.fromkeys(_allowed(option) for option in property_["anyOf"]))
+    if "enum" in property_:
+        return ", ".join(f"`{value}`" for value in property_["enum"])
+    if "const" in property_:
+        return f"`{property_['const']}`"
+    kind = property_.get("type", "section")
+    if kind == "null":
+        return "empty"
+    if kind == "array":
+        items = property_.get("items") or property_.get("prefixItems", [{}])[0]
+        return f"list of {_allowed(items)}"
+    if kind == "object":
+        values = property_.get("additionalProperties") or property_.get("patternProperties")
+        first = values if isinstance(values, dict) and "$ref" not in values else {}
+        if first and "type" not in first:
+            first = next(iter(first.values()))
+        return f"name: {_allowed(first)}" if first.get("type") else "name: section"
+    names = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
+    words = names.get(kind, kind)
+    for sign, key in (("≥", "minimum"), (">", "exclusiveMinimum")):
+        if key in property_:
+            words += f" {sign} {property_[key]}"
+    return words

@@ -1,0 +1,133 @@
+"""Adapt to every episode of a list, predict its query, count pixels (HSNet test.py; paper 5.1)."""
+
+import platform
+import time
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+
+from cdfss import metrics, results
+from cdfss.configuration import digest
+from cdfss.datasets.index import Index
+from cdfss.progress import Progress
+
+
+def evaluate(
+    settings: dict, index: Index, episodes: pd.DataFrame, predictor, device: str = "cpu", **origin
+) -> tuple[list[dict], dict[int, np.ndarray], dict]:
+    """Rows, predicted masks and facts of a list of episodes.
+
+    Args:
+        settings: `Configuration.evaluation_settings`.
+        predictor: a function of (query picture (S, S, 3) uint8, support pictures (k, S, S, 3)
+            uint8, support masks (k, S, S) bool) that returns the mask (S, S) of 0 and 1 and the
+            adaptation losses (steps,).
+        device, origin: more facts for the file's metadata.
+    """
+    rows, masks = [], {}
+    title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
+    progress = Progress(title, len(episodes))
+    steps = settings.get("steps", 0)
+    for episode in episodes.itertuples():
+        query, truth, void = index.read(index.rows.loc[episode.query_row], settings["image_size"])
+        supports = [
+            index.read(index.rows.loc[row], settings["image_size"]) for row in episode.support_rows
+        ]
+        begin = time.perf_counter()
+        mask, losses = predictor(
+            query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
+        )
+        seconds = time.perf_counter() - begin
+        intersection, union = metrics.counts(mask, truth, void)
+        rows.append(
+            {
+                **{key: settings[key] for key in ("domain", "variant", "shot", "seed")},
+                "episode": episode.episode,
+                "class_id": episode.class_id,
+                "class_name": episode.class_name,
+                "query": episode.query,
+                "supports": list(episode.supports),
+                "intersection_background": int(intersection[0]),
+                "intersection_foreground": int(intersection[1]),
+                "union_background": int(union[0]),
+                "union_foreground": int(union[1]),
+                "first_loss": float(losses[0]) if steps else None,
+                "last_loss": float(losses[-1]) if steps else None,
+                "steps": steps,
+                "learning_rate": settings.get("learning_rate"),
+                "seconds": seconds,
+            }
+        )
+        masks[episode.episode] = mask
+        progress.step()
+    facts = {
+        "settings": settings,
+        "settings_digest": digest(settings),
+        "cdfss": version("cdfss"),
+        "python": platform.python_version(),
+        "device": device,
+        "precision": "float32",
+        **origin,
+    }
+    return rows, masks, facts
+
+
+def predict_foreground(query, supports, masks):
+    """The trivial predictor that calls every pixel foreground."""
+    return np.ones(query.shape[:2], np.uint8), []
+
+
+def predict_copy(query, supports, masks):
+    """The trivial predictor that copies the support mask (k > 1: pixels in at least half of them)."""
+    return (2 * masks.sum(0) >= len(masks)).astype(np.uint8), []
+
+
+TRIVIAL = {"foreground": predict_foreground, "copy": predict_copy}
+
+
+def predict_hsnet(model, settings: dict, device):
+    """A predictor that tunes `model` to the supports as `settings` say and segments the query."""
+    import torch
+
+    from cdfss.adaptation import adapt
+    from cdfss.pictures import normalise
+
+    def predict(query, supports, masks):
+        facts = model.backbone.facts
+        images = normalise(torch.from_numpy(supports).to(device), facts)
+        labels = torch.from_numpy(masks).to(device).float()
+        adapted = adapt(model, images, labels, settings["steps"], settings["learning_rate"] or 0.0)
+        query = normalise(torch.from_numpy(query)[None].to(device), facts)
+        return adapted.predict(query)[0].cpu().numpy().astype(np.uint8), adapted.losses.tolist()
+
+    return predict
+
+
+def build_model(settings: dict, checkpoint, weights, device):
+    """The source model with the variant's modules; ACPA's first weights depend on the seed alone."""
+    import torch
+
+    from cdfss import checkpoints
+
+    model = checkpoints.build(
+        checkpoint,
+        settings["backbone"],
+        weights,
+        masker=settings["masker"],
+        attention=settings["attention"],
+        hidden=settings["hidden"],
+        image_size=settings["image_size"],
+    )
+    if model.attention is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings["seed"])
+            model.attention.squeeze.reset_parameters()
+            model.attention.excite.reset_parameters()
+    return model.to(device)
+
+
+def save(rows, masks, facts, rows_path, predictions_path) -> None:
+    """Write what `evaluate` returns."""
+    results.save_predictions(masks, predictions_path)
+    results.save(rows, rows_path, facts)

@@ -1,0 +1,124 @@
+"""Amplitude-phase masker (APM) and adaptive channel phase attention (ACPA), paper section 4.
+
+Both act on real feature maps (B, C, h, w). FFT, angle and polar always run in float32.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cdfss.errors import CdfssError
+
+
+class AmplitudePhaseMasker(nn.Module):
+    """APM: scale amplitude and phase of a feature map's spectrum by learnt factors (paper 4.2).
+
+    A map's centred spectrum has its amplitude multiplied by sigmoid(mask_amplitude) and its
+    phase by sigmoid(mask_phase); the real part of the inverse transform is returned.
+
+    Args:
+        shape: (1, 1, h, w) for one mask shared by all channels (APM-S) or (1, C, h, w) for one
+            mask per channel (APM-M). Masks are parameters of this shape, lowest frequency in
+            the centre (h // 2, w // 2), all ones at the start (factor sigmoid(1) = 0.731).
+
+    Raises:
+        CdfssError: when shape is not (1, channels, h, w) with positive sizes.
+    """
+
+    def __init__(self, shape):
+        super().__init__()
+        shape = tuple(int(size) for size in shape)
+        if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
+            raise CdfssError(
+                f"AmplitudePhaseMasker: shape is {list(shape)}; expected [1, 1, h, w] for one mask "
+                "for all channels (APM-S) or [1, c, h, w] for one mask per channel (APM-M)"
+            )
+        self.mask_amplitude = nn.Parameter(torch.ones(shape))
+        self.mask_phase = nn.Parameter(torch.ones(shape))
+
+    @staticmethod
+    def spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitude and phase of real maps (B, C, h, w), each (B, C, h, w), float32, not centred."""
+        spectrum = torch.fft.fft2(maps.float())
+        return spectrum.abs(), spectrum.angle()
+
+    def mask(self, amplitude: Tensor, phase: Tensor) -> Tensor:
+        """Masked real maps (B, C, h, w) from a `spectrum`.
+
+        For maps that do not change between steps the spectrum is computed once, outside the loop.
+        The masks are shifted instead of the spectrum: same product, far fewer numbers moved.
+        """
+        amplitude = amplitude * _uncentre(self.mask_amplitude.sigmoid())
+        phase = phase * _uncentre(self.mask_phase.sigmoid())
+        return torch.fft.ifft2(torch.polar(amplitude, phase)).real
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Masked maps (B, C, h, w) for real maps (B, C, h, w)."""
+        expected = self.mask_amplitude.shape
+        if maps.shape[-2:] != expected[-2:] or expected[1] not in (1, maps.shape[1]):
+            raise CdfssError(
+                f"AmplitudePhaseMasker: maps are {list(maps.shape)}, the masks {list(expected)}; "
+                "height and width must be equal and the masks have one channel or as many as the "
+                "maps. Make the masker for the image size that it is used with"
+            )
+        return self.mask(*self.spectrum(maps)).to(maps.dtype)
+
+
+def _uncentre(mask: Tensor) -> Tensor:
+    return torch.fft.ifftshift(mask, dim=(-2, -1))
+
+
+class PhaseAttention(nn.Module):
+    """ACPA: weights on channels from the average phase of each channel (paper 4.3).
+
+    Average phase (C) -> linear to `hidden`, no bias -> ReLU -> linear to C, no bias -> sigmoid.
+
+    Args:
+        channels: C of the maps.
+        hidden: width of the bottleneck (8 in the published code).
+
+    Raises:
+        CdfssError: when channels or hidden is below 1.
+    """
+
+    def __init__(self, channels: int, hidden: int = 8):
+        super().__init__()
+        if channels < 1 or hidden < 1:
+            raise CdfssError(
+                f"PhaseAttention: channels={channels}, hidden={hidden}; both must be at least 1"
+            )
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.excite = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, h, w) with every channel multiplied by its weight in (0, 1)."""
+        weights = self.excite(self.squeeze(mean_phase(maps)).relu()).sigmoid()
+        return maps * weights[:, :, None, None]
+
+
+def mean_phase(maps: Tensor) -> Tensor:
+    """Average phase in radians of each channel of real maps (B, C, h, w), as (B, C), without FFT.
+
+    Conjugate bins of a real map's spectrum have opposite phases and cancel. What remains are the
+    self-conjugate bins: the mean and, for even sizes, the Nyquist bins. They are real, so each
+    adds 0, or pi when negative.
+    """
+    height, width = maps.shape[-2:]
+    alternate_rows = 1 - 2 * (torch.arange(height, device=maps.device) % 2)
+    alternate_columns = 1 - 2 * (torch.arange(width, device=maps.device) % 2)
+    rows = maps.sum(-1)  # (B, C, h)
+    bins = [rows.sum(-1)]
+    if height % 2 == 0:
+        bins.append((rows * alternate_rows).sum(-1))
+    if width % 2 == 0:
+        columns = maps.sum(-2)  # (B, C, w)
+        bins.append((columns * alternate_columns).sum(-1))
+        if height % 2 == 0:
+            checkerboard = alternate_rows[:, None] * alternate_columns
+            bins.append((maps * checkerboard).sum((-2, -1)))
+    negative = torch.stack([value < 0 for value in bins]).sum(0)
+    return negative.to(maps.dtype) * (math.pi / (height * width))
+
+
+MaskModule = AmplitudePhaseMasker  # its name in the published code

@@ -1,0 +1,168 @@
+"""HSNet with the frequency modules of the paper (HSNet section 4; paper section 4.1, figure 3)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cdfss import backbones
+from cdfss.convolution4d import CenterPivotConv4d
+from cdfss.errors import CdfssError
+from cdfss.frequency import AmplitudePhaseMasker, PhaseAttention
+from cdfss.hypercorrelation import hypercorrelation, mask_support
+
+FINE, MIDDLE, COARSE = 0, 1, 2  # strides 8, 16 and 32
+
+
+class HypercorrelationLearner(nn.Module):
+    """Squeezes three hypercorrelations with 4-D convolutions, mixes them top-down, decodes in 2-D.
+
+    Names and order of the layers are those of the published files.
+
+    Args:
+        layers: number of maps at stride 8, 16 and 32.
+    """
+
+    def __init__(self, layers: tuple[int, int, int]):
+        super().__init__()
+        fine, middle, coarse = layers
+        widths = (16, 64, 128)
+        self.encoder_layer4 = _encoder(coarse, widths, kernels=(3, 3, 3), strides=(2, 2, 2))
+        self.encoder_layer3 = _encoder(middle, widths, kernels=(5, 3, 3), strides=(4, 2, 2))
+        self.encoder_layer2 = _encoder(fine, widths, kernels=(5, 5, 3), strides=(4, 4, 2))
+        mix = dict(widths=(128, 128, 128), kernels=(3, 3, 3), strides=(1, 1, 1))
+        self.encoder_layer4to3 = _encoder(128, **mix)
+        self.encoder_layer3to2 = _encoder(128, **mix)
+        self.decoder1 = nn.Sequential(
+            nn.Conv2d(128, 128, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(128, 64, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.decoder2 = nn.Sequential(
+            nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 2, 3, padding=1)
+        )
+
+    def squeeze(self, level: int, correlation: Tensor) -> Tensor:
+        """(B, L, h, w, h, w) of one stride -> (B, 128, h, w, n, n) with n = ceil(S / 256)."""
+        encoder = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
+        return encoder(correlation)
+
+    def mix(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+        """Squeezed encodings of the three strides -> logits (B, 2, 2 h, 2 w), h at stride 8."""
+        mixed = self.encoder_layer4to3(middle + _resize_query_plane(coarse, middle.shape[2:4]))
+        mixed = self.encoder_layer3to2(fine + _resize_query_plane(mixed, fine.shape[2:4]))
+        decoded = self.decoder1(mixed.mean((-2, -1)))  # (B, 64, h, w)
+        size = [2 * side for side in decoded.shape[-2:]]
+        decoded = F.interpolate(decoded, size, mode="bilinear", align_corners=True)
+        return self.decoder2(decoded)
+
+
+def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
+    blocks = []
+    for width, kernel, stride in zip(widths, kernels, strides, strict=True):
+        blocks += [
+            CenterPivotConv4d(channels, width, kernel, stride),
+            nn.GroupNorm(4, width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    return nn.Sequential(*blocks)
+
+
+def _resize_query_plane(x: Tensor, size) -> Tensor:
+    """(B, C, hq, wq, hs, ws) -> (B, C, *size, hs, ws), bilinear with aligned corners."""
+    batch, channels, hq, wq, hs, ws = x.shape
+    planes = x.permute(0, 1, 4, 5, 2, 3).reshape(batch, channels * hs * ws, hq, wq)
+    planes = F.interpolate(planes, tuple(size), mode="bilinear", align_corners=True)
+    return planes.view(batch, channels, hs, ws, *size).permute(0, 1, 4, 5, 2, 3)
+
+
+class HSNet(nn.Module):
+    """Few-shot segmentation by hypercorrelation squeeze, with APM and ACPA on the deepest maps.
+
+    Args:
+        backbone: a name of `cdfss.backbones.BACKBONES`.
+        weights: path of the backbone's ImageNet weights; "imagenet" for the installed weights of
+            efficientnet_lite0; None leaves the backbone random (a checkpoint may follow).
+        masker: None, "S" (one mask for all channels) or "M" (one per channel).
+        attention: whether ACPA follows.
+        hidden: width of ACPA's bottleneck.
+        image_size: S, pixels; the masks are ceil(S / 32) positions wide.
+
+    Raises:
+        CdfssError: for an unknown backbone or masker, or an image size below 32.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        weights=None,
+        masker: str | None = None,
+        attention: bool = False,
+        hidden: int = 8,
+        image_size: int = 400,
+    ):
+        super().__init__()
+        if masker not in (None, "S", "M"):
+            raise CdfssError(f"HSNet: masker={masker!r}; expected None, 'S' or 'M'")
+        if image_size < 32:
+            raise CdfssError(f"HSNet: image_size={image_size}; expected at least 32 pixels")
+        self.image_size = image_size
+        self.backbone_name = backbone
+        self.backbone = backbones.build(backbone)
+        if weights is not None:
+            backbones.load_imagenet(self.backbone, None if weights == "imagenet" else weights)
+        facts = self.backbone.facts
+        self.learner = HypercorrelationLearner(facts.layers)
+        side = math.ceil(image_size / 32)
+        channels = facts.coarse_channels
+        self.masker = None
+        if masker is not None:
+            self.masker = AmplitudePhaseMasker((1, 1 if masker == "S" else channels, side, side))
+        self.attention = PhaseAttention(channels, hidden) if attention else None
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> list[list[Tensor]]:
+        """Frozen pyramid of images (B, 3, S, S): lists of maps (B, C, h, w) at stride 8, 16, 32."""
+        return self.backbone(images)
+
+    def squeeze(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
+        """Encode one stride: maps of query and support (B, C, h, w), mask (B, S, S).
+
+        Returns (B, 128, h, w, n, n). The frequency modules act on the coarse maps: APM on both,
+        then the support mask, then ACPA on both, then the correlation (published code).
+        """
+        if level == COARSE and self.masker is not None:
+            query, support = [self.masker(q) for q in query], [self.masker(s) for s in support]
+        return self.squeeze_masked(level, query, support, mask)
+
+    def squeeze_masked(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
+        """`squeeze` for coarse maps that APM has already been applied to."""
+        support = [mask_support(s, mask) for s in support]
+        if level == COARSE and self.attention is not None:
+            query = [self.attention(q) for q in query]
+            support = [self.attention(s) for s in support]
+        return self.learner.squeeze(level, hypercorrelation(query, support))
+
+    def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor):
+        """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""
+        squeezed = [self.squeeze(level, query[level], support[level], mask) for level in range(3)]
+        return self.learner.mix(*squeezed)
+
+    def forward(self, query: Tensor, support: Tensor, support_mask: Tensor, resize: bool = True):
+        """Logits (B, 2, S, S) of query images (B, 3, S, S).
+
+        Args:
+            query, support: normalised images (B, 3, S, S).
+            support_mask: (B, S, S), 1 for foreground.
+            resize: False returns the logits at the decoder's resolution.
+        """
+        logits = self.segment(self.features(query), self.features(support), support_mask)
+        return resize_logits(logits, query.shape[-2:]) if resize else logits
+
+
+def resize_logits(logits: Tensor, size) -> Tensor:
+    """Logits (B, 2, h, w) at the image's size (S, S), bilinear with aligned corners."""
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=True)

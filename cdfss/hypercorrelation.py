@@ -1,0 +1,33 @@
+"""Hypercorrelations: cosine similarities of all query and support positions (HSNet, section 4.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-5  # added to the norms, HSNet model/base/correlation.py
+
+
+def mask_support(maps: Tensor, mask: Tensor) -> Tensor:
+    """Support maps (B, C, h, w) times the mask (B, S, S), resized bilinearly with aligned corners."""
+    mask = F.interpolate(mask[:, None].float(), maps.shape[-2:], mode="bilinear", align_corners=True)
+    return maps * mask
+
+
+def correlate(query: Tensor, support: Tensor) -> Tensor:
+    """Cosine similarity, negative values cut to 0.
+
+    query (B, C, hq, wq), support (B, C, hs, ws) -> (B, hq, wq, hs, ws). A support position of
+    zeros (outside the mask) correlates to exactly 0.
+    """
+    batch, _, hq, wq = query.shape
+    hs, ws = support.shape[-2:]
+    query = query.flatten(2)  # (B, C, hq * wq)
+    support = support.flatten(2)  # (B, C, hs * ws)
+    query = query / (query.norm(dim=1, keepdim=True) + EPSILON)
+    support = support / (support.norm(dim=1, keepdim=True) + EPSILON)
+    return (query.transpose(1, 2) @ support).clamp(min=0).view(batch, hq, wq, hs, ws)
+
+
+def hypercorrelation(query: list[Tensor], support: list[Tensor]) -> Tensor:
+    """Stack the correlations of L maps of one stride to (B, L, hq, wq, hs, ws)."""
+    return torch.stack([correlate(q, s) for q, s in zip(query, support, strict=True)], dim=1)

@@ -1,0 +1,233 @@
+"""Source training of HSNet in the manner of PATNet (paper 5.1; HSNet train.py).
+
+Adam on the learner, frozen backbone, plain resize, no augmentation, every (image, class) entry of
+the source once an epoch as query with a random other image of its class as support, cross-entropy
+on query masks with void pixels as background. The checkpoint is the epoch with the best 1-shot
+mIoU on the validation episodes.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from cdfss import checkpoints, metrics
+from cdfss.backbones import BACKBONES
+from cdfss.datasets.index import Index
+from cdfss.files import replacing
+from cdfss.hsnet import HSNet
+from cdfss.pictures import normalise
+from cdfss.progress import Progress
+
+SAVE_EVERY = 120.0  # seconds between saved states within an epoch
+CACHE_BYTES = 1 << 30  # decoded pictures kept in memory where no worker processes load them
+
+
+class Pairs(Dataset):
+    """(query row, support row) pairs of an index as uint8 pictures and masks."""
+
+    def __init__(self, index: Index, pairs: np.ndarray, size: int, cache: dict | None = None):
+        self.index, self.pairs, self.size, self.cache = index, pairs, size, cache
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, item):
+        """query (S, S, 3), its mask and void (S, S), support (S, S, 3) and its mask (S, S)."""
+        query, support = (self._read(int(row)) for row in self.pairs[item])
+        return (*query, *support[:2])
+
+    def _read(self, row: int):
+        if self.cache is not None and row in self.cache:
+            return self.cache[row]
+        arrays = self.index.read(self.index.rows.loc[row], self.size)
+        if self.cache is not None and len(self.cache) * 5 * self.size**2 < CACHE_BYTES:
+            self.cache[row] = arrays
+        return arrays
+
+
+def draw_epoch(rows: pd.DataFrame, seed: int, epoch: int) -> np.ndarray:
+    """(N, 2) query and support rows of one epoch: every entry once, in random order.
+
+    Depends on seed and epoch alone, so that a resumed epoch is the same.
+    """
+    generator = np.random.RandomState([seed, epoch])
+    members = {c: group.index.to_numpy() for c, group in rows.groupby("class_id")}
+    pairs = np.empty((len(rows), 2), int)
+    order = generator.permutation(len(rows))
+    for place, (query, class_id) in enumerate(zip(rows.index[order], rows["class_id"].iloc[order])):
+        others = members[class_id][members[class_id] != query]
+        pairs[place] = query, generator.choice(others)
+    return pairs
+
+
+def train(
+    settings: dict,
+    source: Index,
+    validation: Index,
+    episodes: pd.DataFrame,
+    weights: str | None,
+    checkpoint: str | Path,
+    history: str | Path,
+    state_folder: str | Path,
+    device: torch.device,
+    workers: int = 0,
+) -> pd.DataFrame:
+    """Train, resuming from `state_folder` when it holds the state of the same training.
+
+    Args:
+        settings: `Configuration.source_settings`.
+        episodes: 1-shot validation episodes of `validation`.
+        weights: ImageNet file of the backbone, or "imagenet".
+        checkpoint, history: files to write, the history as parquet: epoch, train_loss,
+            train_miou, validation_miou (0..1), seconds.
+        workers: processes that load pictures; 0 loads in this process and keeps them in memory.
+
+    Returns:
+        The history.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings["seed"])
+        model = HSNet(settings["backbone"], weights, image_size=settings["image_size"])
+    model.to(device).train()
+    optimiser = torch.optim.Adam(model.learner.parameters(), lr=settings["learning_rate"])
+    state = _State(Path(state_folder) / "state.pt", model, optimiser)
+    caches = (None, None) if workers else ({}, {})
+    rows = source.of_split("trn")
+    validation_pairs = np.array([[e.query_row, e.support_rows[0]] for e in episodes.itertuples()])
+    steps = -(-len(rows) // settings["batch_size"])
+    progress = Progress("source training, batches", settings["epochs"] * steps)
+    progress.skip(state.epoch * steps + state.step)
+    while state.epoch < settings["epochs"]:
+        begin = time.monotonic() - state.seconds
+        saved = time.monotonic()
+        pairs = draw_epoch(rows, settings["seed"], state.epoch)
+        left = Pairs(source, pairs[state.step * settings["batch_size"] :], settings["image_size"])
+        left.cache = caches[0]
+        for batch in DataLoader(left, settings["batch_size"], num_workers=workers):
+            loss, intersection, union = _step(model, optimiser, batch, device)
+            class_ids = rows["class_id"].loc[pairs[state.seen : state.seen + len(batch[0]), 0]]
+            state.add(loss, intersection, union, class_ids.to_numpy())
+            progress.step(f"epoch {state.epoch + 1}, loss {loss:.3f}")
+            if time.monotonic() - saved > SAVE_EVERY:
+                state.seconds = time.monotonic() - begin
+                state.save()
+                saved = time.monotonic()
+        validated = validate(model, validation, validation_pairs, settings, device, workers, caches[1])
+        state.finish_epoch(validated, time.monotonic() - begin)
+        print(
+            f"epoch {state.epoch} of {settings['epochs']}: loss {state.history[-1]['train_loss']:.4f}, "
+            f"source mIoU {100 * state.history[-1]['train_miou']:.1f}, validation mIoU "
+            f"{100 * validated:.1f}, best {100 * state.best:.1f} (epoch {state.best_epoch})",
+            flush=True,
+        )
+        state.save()
+    frame = pd.DataFrame(state.history)
+    facts = {"settings": json.dumps(settings), "epoch": str(state.best_epoch)}
+    facts |= {"validation_miou": repr(state.best), "image_size": str(settings["image_size"])}
+    learner = {f"learner.{key}": value for key, value in state.best_learner.items()}
+    checkpoints.save(checkpoint, learner, settings["backbone"], facts)
+    with replacing(history) as temporary:
+        frame.to_parquet(temporary)
+    return frame
+
+
+def _step(model: HSNet, optimiser, batch, device) -> tuple[float, np.ndarray, np.ndarray]:
+    query, mask, void, support, support_mask = (part.to(device) for part in batch)
+    logits = model(
+        normalise(query, model.backbone.facts),
+        normalise(support, model.backbone.facts),
+        support_mask.float(),
+    )
+    loss = F.cross_entropy(logits, mask.long())
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    prediction = logits.detach().argmax(1)
+    return loss.item(), *metrics.counts(prediction.cpu(), mask.cpu(), void.cpu())
+
+
+@torch.no_grad()
+def validate(model, index, pairs, settings, device, workers, cache=None) -> float:
+    """1-shot mIoU (0..1) of (query, support) rows."""
+    intersections, unions = [], []
+    data = Pairs(index, pairs, settings["image_size"], cache)
+    for batch in DataLoader(data, settings["batch_size"], num_workers=workers):
+        query, mask, void, support, support_mask = (part.to(device) for part in batch)
+        facts = model.backbone.facts
+        logits = model(normalise(query, facts), normalise(support, facts), support_mask.float())
+        intersection, union = metrics.counts(logits.argmax(1).cpu(), mask.cpu(), void.cpu())
+        intersections.append(intersection)
+        unions.append(union)
+    class_ids = index.rows["class_id"].loc[pairs[:, 0]].to_numpy()
+    return metrics.mean_iou(np.concatenate(intersections), np.concatenate(unions), class_ids)
+
+
+class _State:
+    """All that a training is between two steps; kept in one file."""
+
+    def __init__(self, path: Path, model: HSNet, optimiser):
+        self.path, self.learner, self.optimiser = path, model.learner, optimiser
+        self.epoch = self.step = self.seen = 0
+        self.seconds = self.loss = 0.0
+        self.counts: dict[int, np.ndarray] = {}  # class -> foreground intersection and union
+        self.history: list[dict] = []
+        self.best, self.best_epoch, self.best_learner = -1.0, 0, {}
+        if path.is_file():
+            self._load()
+
+    PLAIN = ("epoch", "step", "seen", "seconds", "loss", "history", "best", "best_epoch")
+
+    def add(self, loss: float, intersection, union, class_ids) -> None:
+        self.step += 1
+        self.seen += len(class_ids)
+        self.loss += loss * len(class_ids)
+        for c, i, u in zip(class_ids.tolist(), intersection[:, 1], union[:, 1], strict=True):
+            self.counts[c] = self.counts.get(c, np.zeros(2, int)) + (i, u)
+
+    def finish_epoch(self, validated: float, seconds: float) -> None:
+        self.epoch += 1
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "train_loss": self.loss / self.seen,
+                "train_miou": float(np.mean([i / max(u, 1) for i, u in self.counts.values()])),
+                "validation_miou": validated,
+                "seconds": seconds,
+            }
+        )
+        if validated > self.best:
+            self.best, self.best_epoch = validated, self.epoch
+            self.best_learner = {k: v.detach().clone() for k, v in self.learner.state_dict().items()}
+        self.step = self.seen = 0
+        self.seconds = self.loss = 0.0
+        self.counts = {}
+
+    def save(self) -> None:
+        values = {name: getattr(self, name) for name in self.PLAIN}
+        values["counts"] = {c: v.tolist() for c, v in self.counts.items()}
+        values["learner"] = self.learner.state_dict()
+        values["optimiser"] = self.optimiser.state_dict()
+        values["best_learner"] = self.best_learner
+        with replacing(self.path) as temporary:
+            torch.save(values, temporary)
+
+    def _load(self) -> None:
+        values = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name in self.PLAIN:
+            setattr(self, name, values[name])
+        self.counts = {c: np.array(v) for c, v in values["counts"].items()}
+        self.learner.load_state_dict(values["learner"])
+        self.optimiser.load_state_dict(values["optimiser"])
+        self.best_learner = values["best_learner"]
+        print(f"resuming source training after epoch {self.epoch}, batch {self.step}", flush=True)
+
+
+def backbone_weights(name: str, path: str | None) -> str:
+    """What HSNet takes as weights: the downloaded file, or the installed ones."""
+    return "imagenet" if BACKBONES[name].weights is None else path

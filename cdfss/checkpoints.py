@@ -5,6 +5,7 @@ backbone under `backbone.network.*`. Metadata: format, backbone, image_size, and
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cdfss.backbones import BACKBONES
+from cdfss.backbone_facts import BACKBONES
 from cdfss.errors import CdfssError
 from cdfss.files import replacing
 from cdfss.hsnet import HSNet
@@ -123,3 +124,15 @@ def sha256(path: str | Path) -> str:
     """Hexadecimal sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_identity(checkpoint: str | Path, path: str | Path) -> None:
+    """Write the small file by which jobs see whether a checkpoint changed."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"sha256": sha256(checkpoint)}) + "\n")
+
+
+def take(source: str | Path, backbone: str, checkpoint: str | Path, identity: str | Path) -> None:
+    """Check a user's checkpoint and write it, with its identity, where a training would have."""
+    save(checkpoint, load(source, backbone), backbone, {"taken_from": str(source)})
+    write_identity(checkpoint, identity)

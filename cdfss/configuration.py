@@ -14,19 +14,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cdfss.backbone_facts import BACKBONES
 from cdfss.errors import CdfssError
 
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
-BACKBONE_NAMES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "vgg16",
-    "efficientnet_lite0",
-)
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Count = Annotated[int, Field(ge=1)]
 
@@ -163,7 +155,7 @@ class Configuration(Section):
     )
     folder: Path = Field(Path("data"), description="where downloads and generated data go")
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
-    backbone: Literal[BACKBONE_NAMES] = Field("resnet50", description="frozen ImageNet network")
+    backbone: Literal[tuple(BACKBONES)] = Field("resnet50", description="frozen ImageNet network")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0], min_length=1, description="of the episode lists and of ACPA's first weights"
     )
@@ -300,7 +292,7 @@ def _explain(item) -> str:
 
 def _internal(part) -> bool:
     """Parts of pydantic's locations that are no keys: the branches of a union, dict-key marks."""
-    return isinstance(part, str) and (part == "[key]" or "[" in part or part in ("float", "dict"))
+    return isinstance(part, str) and (part == "[key]" or "[" in part or part in ("float", "dict", "constrained-float"))
 
 
 def _walk(where: list[str]):

@@ -10,6 +10,9 @@ import pandas as pd
 from cdfss import metrics, results
 from cdfss.configuration import digest
 from cdfss.datasets.index import Index
+from cdfss.datasets.index import load as load_index
+from cdfss.episodes import load as load_episodes
+from cdfss.episodes import shard
 from cdfss.progress import Progress
 
 
@@ -131,3 +134,32 @@ def save(rows, masks, facts, rows_path, predictions_path) -> None:
     """Write what `evaluate` returns."""
     results.save_predictions(masks, predictions_path)
     results.save(rows, rows_path, facts)
+
+
+def run(settings, index_path, episodes_path, checkpoint, weights, rows, predictions, device) -> None:
+    """The job of one (domain, variant, shot, seed, shard): files in, files out."""
+    import torch
+
+    from cdfss import checkpoints, devices
+
+    with devices.device(device) as chosen:
+        model = build_model(settings, checkpoint, weights, chosen)
+        origin = {"checkpoint_sha256": checkpoints.sha256(checkpoint), "torch": torch.__version__}
+        if chosen.type == "cuda":
+            origin["gpu"] = torch.cuda.get_device_name(chosen)
+        origin["threads"] = torch.get_num_threads()
+        predictor = predict_hsnet(model, settings, chosen)
+        listed = _listed(settings, episodes_path)
+        index = load_index(index_path)
+        save(*evaluate(settings, index, listed, predictor, chosen.type, **origin), rows, predictions)
+
+
+def run_trivial(settings, index_path, episodes_path, rows, predictions) -> None:
+    """The same job for a predictor without a model."""
+    predictor = TRIVIAL[settings["predictor"]]
+    index, listed = load_index(index_path), _listed(settings, episodes_path)
+    save(*evaluate(settings, index, listed, predictor), rows, predictions)
+
+
+def _listed(settings, path) -> pd.DataFrame:
+    return shard(load_episodes(path), settings["shard"], settings["shards"])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cdfss.backbones import BackboneFacts
+from cdfss.backbone_facts import BackboneFacts
 
 
 def normalise(pictures: Tensor, facts: BackboneFacts) -> Tensor:

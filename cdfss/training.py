@@ -7,6 +7,7 @@ mIoU on the validation episodes.
 """
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -16,9 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cdfss import checkpoints, metrics
-from cdfss.backbones import BACKBONES
+from cdfss import checkpoints, devices, metrics
+from cdfss.backbone_facts import BACKBONES
+from cdfss.configuration import digest
+from cdfss.datasets import index
 from cdfss.datasets.index import Index
+from cdfss.episodes import sample
 from cdfss.files import replacing
 from cdfss.hsnet import HSNet
 from cdfss.pictures import normalise
@@ -31,8 +35,8 @@ CACHE_BYTES = 1 << 30  # decoded pictures kept in memory where no worker process
 class Pairs(Dataset):
     """(query row, support row) pairs of an index as uint8 pictures and masks."""
 
-    def __init__(self, index: Index, pairs: np.ndarray, size: int, cache: dict | None = None):
-        self.index, self.pairs, self.size, self.cache = index, pairs, size, cache
+    def __init__(self, pictures: Index, pairs: np.ndarray, size: int, cache: dict | None = None):
+        self.pictures, self.pairs, self.size, self.cache = pictures, pairs, size, cache
 
     def __len__(self):
         return len(self.pairs)
@@ -45,7 +49,7 @@ class Pairs(Dataset):
     def _read(self, row: int):
         if self.cache is not None and row in self.cache:
             return self.cache[row]
-        arrays = self.index.read(self.index.rows.loc[row], self.size)
+        arrays = self.pictures.read(self.pictures.rows.loc[row], self.size)
         if self.cache is not None and len(self.cache) * 5 * self.size**2 < CACHE_BYTES:
             self.cache[row] = arrays
         return arrays
@@ -153,10 +157,10 @@ def _step(model: HSNet, optimiser, batch, device) -> tuple[float, np.ndarray, np
 
 
 @torch.no_grad()
-def validate(model, index, pairs, settings, device, workers, cache=None) -> float:
+def validate(model, pictures, pairs, settings, device, workers, cache=None) -> float:
     """1-shot mIoU (0..1) of (query, support) rows."""
     intersections, unions = [], []
-    data = Pairs(index, pairs, settings["image_size"], cache)
+    data = Pairs(pictures, pairs, settings["image_size"], cache)
     for batch in DataLoader(data, settings["batch_size"], num_workers=workers):
         query, mask, void, support, support_mask = (part.to(device) for part in batch)
         facts = model.backbone.facts
@@ -164,7 +168,7 @@ def validate(model, index, pairs, settings, device, workers, cache=None) -> floa
         intersection, union = metrics.counts(logits.argmax(1).cpu(), mask.cpu(), void.cpu())
         intersections.append(intersection)
         unions.append(union)
-    class_ids = index.rows["class_id"].loc[pairs[:, 0]].to_numpy()
+    class_ids = pictures.rows["class_id"].loc[pairs[:, 0]].to_numpy()
     return metrics.mean_iou(np.concatenate(intersections), np.concatenate(unions), class_ids)
 
 
@@ -231,3 +235,45 @@ class _State:
 def backbone_weights(name: str, path: str | None) -> str:
     """What HSNet takes as weights: the downloaded file, or the installed ones."""
     return "imagenet" if BACKBONES[name].weights is None else path
+
+
+def run(
+    settings,
+    source_path,
+    validation_path,
+    weights,
+    checkpoint,
+    identity,
+    history,
+    state_folder,
+    device,
+    threads,
+) -> None:
+    """The job of the source training: files in, files out.
+
+    The state is kept in a folder named by everything that the training depends on, and removed
+    once the checkpoint is written.
+    """
+    source, validation = index.load(source_path), index.load(validation_path)
+    wanted = settings["validation"]
+    listed = sample(
+        validation, split=wanted["split"], shot=1, seed=settings["seed"], number=wanted["episodes"]
+    )
+    inputs = [checkpoints.sha256(path) for path in (source_path, validation_path)]
+    key = digest([settings, inputs, torch.__version__])
+    folder = Path(state_folder) / key
+    with devices.device(device) as chosen:
+        train(
+            settings,
+            source,
+            validation,
+            listed,
+            backbone_weights(settings["backbone"], weights),
+            checkpoint,
+            history,
+            folder,
+            chosen,
+            workers=threads - 1 if chosen.type == "cuda" else 0,
+        )
+    checkpoints.write_identity(checkpoint, identity)
+    shutil.rmtree(folder)

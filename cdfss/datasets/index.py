@@ -81,9 +81,9 @@ class Index:
 
     def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row."""
-        value = None if pd.isna(row.mask_value) else int(row.mask_value)
-        image = read_image(self.root / row.image, size)
-        return image, *read_mask(self.root / row.mask, value, size)
+        value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
+        image = read_image(self.root / row["image"], size)
+        return image, *read_mask(self.root / row["mask"], value, size)
 
 
 def load(path: str | Path) -> Index:

@@ -1,0 +1,25 @@
+# Reproducible cross-domain few-shot segmentation: configuration, includes, targets.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration file given on the command line replaces the default instead of adding to it.
+if not workflow.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/source.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.table1.output,
+        [] if run.source.checkpoint else rules.training_history.output,
+        expand(rules.episode_grid.output, domain=run.domains, shot=run.shots),

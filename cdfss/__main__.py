@@ -1,0 +1,49 @@
+"""Command line: `python -m cdfss reference | datasets | check FILE`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cdfss import configuration, preflight
+from cdfss.datasets import download
+from cdfss.errors import CdfssError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="cdfss", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("reference", help="write config/README.md and config/schema.json")
+    commands.add_parser("datasets", help="list the registered data sets and their sources")
+    check = commands.add_parser("check", help="check a configuration and its data")
+    check.add_argument("file", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "reference":
+            Path("config/README.md").write_text(configuration.reference())
+            Path("config/schema.json").write_text(configuration.schema())
+        elif given.command == "datasets":
+            _list_data_sets()
+        else:
+            found = preflight.problems(configuration.load(given.file))
+            print("\n".join(found) or f"{given.file}: nothing is wrong")
+            return int(bool(found))
+    except CdfssError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _list_data_sets() -> None:
+    for name, entry in download.registry().items():
+        print(f"{name}: {entry['title']}\n  home: {entry['home']}\n  licence: {entry['licence']}")
+        print(f"  cite: {entry['citation']}")
+        for source, files in entry["sources"].items():
+            kinds = sorted({kind for file in files for kind in ("http", "drive", "kaggle") if kind in file})
+            sizes = [file["size_mb"] for file in files]
+            size = f"{sum(sizes) / 1000:.1f} GB" if all(sizes) else "size not published"
+            print(f"  download: {source} ({', '.join(kinds)}; {size})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What can be known to be wrong before the first job: data that is missing, classes too small."""
+
+from pathlib import Path
+
+from cdfss import devices
+from cdfss.backbone_facts import BACKBONES
+from cdfss.configuration import Configuration
+from cdfss.datasets import download, index
+from cdfss.errors import CdfssError
+
+
+def needed_data(run: Configuration) -> list[str]:
+    """Data sets that the run reads."""
+    names = list(run.domains)
+    if run.source.checkpoint is None and run.models:
+        names += [run.source.data, run.source.validation.data]
+    return list(dict.fromkeys(names))
+
+
+def missing(run: Configuration) -> list[str]:
+    """Every data set or file that is needed, not there and not to be had without the user."""
+    lines = []
+    for name in needed_data(run):
+        settings = run.index_settings(name)
+        if run.data[name].synthetic is not None:
+            continue
+        if run.data[name].root is not None:
+            if not Path(settings["root"]).is_dir():
+                lines.append(
+                    f"data.{name}.root: {settings['root']} is not a folder; set it to your copy of the "
+                    "data set, or remove it to download the data set (docs/data.md)"
+                )
+            continue
+        if (Path(settings["folder"]) / name / "complete.json").is_file():
+            continue
+        try:
+            reason = download.obstacle(settings)
+        except CdfssError as error:
+            reason = str(error)
+        if reason:
+            lines.append(reason)
+    checkpoint = run.source.checkpoint
+    if checkpoint is not None and not checkpoint.is_file():
+        lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
+    return lines
+
+
+def problems(run: Configuration) -> list[str]:
+    """Everything that would make a job of this run fail and can be seen now; empty if nothing."""
+    lines = missing(run)
+    if lines:
+        return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
+    for name in needed_data(run):
+        settings = run.index_settings(name)
+        if index.root_of(settings).is_dir():
+            lines += _problems_of(run, name, settings)
+    return lines
+
+
+def _problems_of(run: Configuration, name: str, settings: dict) -> list[str]:
+    """A layout that no reader knows, or classes too small for the shots, by file names alone."""
+    try:
+        if settings["format"] in ("deepglobe", "pascal"):
+            return []  # may first have to be cut or converted; the index job looks
+        pairs = index.list_raw(settings).pairs
+    except CdfssError as error:
+        return [str(error)]
+    if name not in run.domains:
+        return []
+    split, sizes = run.domains[name].split, {}
+    for pair in pairs:
+        if pair.split == split:
+            sizes[pair.class_name] = sizes.get(pair.class_name, 0) + 1
+    if not sizes:
+        there = ", ".join(sorted({pair.split for pair in pairs})) or "none"
+        return [f"domains.{name}.split is {split!r}; its splits are {there}"]
+    least = max([2, *run.shots])
+    small = [f"{c} ({n})" for c, n in sizes.items() if n < least]
+    if small:
+        return [
+            f"shots is {run.shots}: classes of {name} must have at least {least} pictures, too few have "
+            f"{', '.join(small[:10])}; allowed for {name} are shots up to {min(sizes.values())}"
+        ]
+    return []
+
+
+def warnings(run: Configuration, device: str, gpus_limited: bool) -> list[str]:
+    """What the user should know about a plan before it runs."""
+    lines = []
+    if device == "cpu" and run.device == "auto":
+        lines.append("device: auto finds no GPU here; training and evaluation use the processor")
+    if device == "cuda" and not gpus_limited:
+        lines.append(
+            f"no --resources gpu=N given: GPU jobs will start on every free core and wait for one of "
+            f"{len(devices.visible())} GPUs; give gpu={len(devices.visible())}"
+        )
+    lines += [f"missing: {line}" for line in missing(run)]
+    return lines
+
+
+def backbone_file(run: Configuration) -> str | None:
+    """Path of the backbone's ImageNet weights, or None where they are an installed package."""
+    weights = BACKBONES[run.backbone].weights
+    return None if weights is None else f"{run.folder}/backbones/{weights}"

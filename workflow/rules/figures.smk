@@ -1,0 +1,65 @@
+# Figures: from the training history, evaluation rows and stored predictions.
+if not run.source.checkpoint:
+
+    rule training_history:
+        message:
+            "Plotting the source training"
+        input:
+            rules.source.output.history,
+        output:
+            report(
+                multiext(f"{FOLDER}/figures/training_history", ".png", ".svg"),
+                caption="../report/training_history.rst",
+                category="Figures",
+                labels={"figure": "source training"},
+            ),
+        log:
+            f"{FOLDER}/logs/training_history.log",
+        benchmark:
+            f"{FOLDER}/benchmarks/training_history.tsv"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        conda:
+            ENVIRONMENT
+        script:
+            "../scripts/training_history.py"
+
+
+rule episode_grid:
+    message:
+        "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
+    input:
+        index=f"{FOLDER}/index/{{domain}}.parquet",
+        rows=expand(
+            ROWS, variant=run.variants, seed=run.seeds[0], shard=range(run.shards), allow_missing=True
+        ),
+        predictions=expand(
+            PREDICTIONS,
+            variant=run.models or run.variants,
+            seed=run.seeds[0],
+            shard=range(run.shards),
+            allow_missing=True,
+        ),
+    output:
+        report(
+            multiext(f"{FOLDER}/figures/episodes-{{domain}}-{{shot}}shot", ".png", ".svg"),
+            caption="../report/episode_grid.rst",
+            category="Figures",
+            labels={"figure": "episodes of {domain}", "shot": "{shot}"},
+        ),
+    params:
+        variants={n: v.title or n for n, v in (run.models or run.variants).items()},
+    log:
+        f"{FOLDER}/logs/episode_grid/{{domain}}-{{shot}}shot.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/episode_grid/{{domain}}-{{shot}}shot.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/episode_grid.py"

@@ -1,0 +1,80 @@
+# The source model: backbone weights, HSNet training or an existing checkpoint.
+WEIGHTS = preflight.backbone_file(run)  # None where the weights are an installed package
+
+
+rule backbone:
+    message:
+        "Downloading ImageNet weights of {run.backbone}"
+    output:
+        f"{run.folder}/backbones/{{file}}.pth",
+    log:
+        f"{FOLDER}/logs/backbone/{{file}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/backbone/{{file}}.tsv"
+    params:
+        backbone=run.backbone,
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/backbone.py"
+
+
+if run.source.checkpoint:
+
+    rule source:
+        message:
+            "Taking the source model from {input.checkpoint}"
+        input:
+            checkpoint=str(run.source.checkpoint),
+        output:
+            checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
+            identity=f"{FOLDER}/source/checkpoint.json",
+        params:
+            backbone=run.backbone,
+        log:
+            f"{FOLDER}/logs/source.log",
+        benchmark:
+            f"{FOLDER}/benchmarks/source.tsv"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        conda:
+            ENVIRONMENT
+        script:
+            "../scripts/take_checkpoint.py"
+
+else:
+
+    rule source:
+        message:
+            "Training HSNet ({run.backbone}) on {run.source.data}"
+        input:
+            source=f"{FOLDER}/index/{run.source.data}.parquet",
+            validation=f"{FOLDER}/index/{run.source.validation.data}.parquet",
+            weights=WEIGHTS or [],
+        output:
+            checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
+            identity=f"{FOLDER}/source/checkpoint.json",
+            history=f"{FOLDER}/source/history.parquet",
+        params:
+            settings=run.source_settings(),
+            state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
+            device=run.device,
+        log:
+            f"{FOLDER}/logs/source.log",
+        benchmark:
+            f"{FOLDER}/benchmarks/source.tsv"
+        threads: 8
+        resources:
+            gpu=GPUS,
+            mem_mb=24000,
+            runtime=2880,
+        conda:
+            ENVIRONMENT
+        script:
+            "../scripts/source.py"

@@ -1,0 +1,36 @@
+# Tables: from evaluation rows alone.
+rule table1:
+    message:
+        "Making table 1"
+    input:
+        expand(
+            ROWS,
+            domain=run.domains,
+            variant=run.variants,
+            shot=run.shots,
+            seed=run.seeds,
+            shard=range(run.shards),
+        ),
+    output:
+        md=report(
+            "results/table1.md",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "1 main benchmark", "format": "Markdown"},
+        ),
+        csv="results/table1.csv",
+        tex="results/table1.tex",
+    params:
+        settings=run.table_settings(),
+    log:
+        f"{FOLDER}/logs/table1.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/table1.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/table1.py"

@@ -1,0 +1,16 @@
+from cdfss import training
+from cdfss.jobs import job
+
+with job(snakemake.log[0], snakemake.threads):
+    training.run(
+        snakemake.params.settings,
+        snakemake.input.source,
+        snakemake.input.validation,
+        snakemake.input.weights or None,
+        snakemake.output.checkpoint,
+        snakemake.output.identity,
+        snakemake.output.history,
+        snakemake.params.state,
+        snakemake.params.device,
+        snakemake.threads,
+    )

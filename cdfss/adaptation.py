@@ -96,15 +96,15 @@ def adapt(
             tuned.squeeze(level, features[level], features[level], support_masks)
             for level in (FINE, MIDDLE)
         )
-    coarse = features[COARSE]
+    coarse = torch.cat(features[COARSE])  # (L * k, C, h, w)
     if tuned.masker is not None:
-        spectra = [tuned.masker.spectrum(maps) for maps in coarse]
+        spectrum = tuned.masker.spectrum(coarse)
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     losses = []
     for _ in range(steps):
         if tuned.masker is not None:
-            coarse = [tuned.masker.mask(*spectrum) for spectrum in spectra]
-        squeezed = tuned.squeeze_masked(COARSE, coarse, coarse, support_masks)
+            coarse = tuned.masker.mask(*spectrum)
+        squeezed = tuned.squeeze_coarse(coarse, coarse, support_masks)
         logits = resize_logits(tuned.learner.mix(fine, middle, squeezed), size)
         loss = F.cross_entropy(logits, target)
         # Not backward(): it would also fill gradients of the shared, frozen learner.

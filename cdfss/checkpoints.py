@@ -103,7 +103,7 @@ def _check(state: dict[str, Tensor], path: Path, backbone: str) -> None:
 def build(
     path: str | Path, backbone: str, weights: str | Path | None, **arguments
 ) -> HSNet:
-    """HSNet with the state of a checkpoint, in evaluation mode.
+    """HSNet with the state of a checkpoint, in evaluation mode, the learner frozen.
 
     Args:
         weights: ImageNet file of the backbone, used when the checkpoint holds no backbone; None
@@ -117,6 +117,7 @@ def build(
         weights = "imagenet"
     model = HSNet(backbone, weights, **arguments).eval()
     model.load_state_dict(state, strict=False)
+    model.learner.requires_grad_(False)
     return model
 
 

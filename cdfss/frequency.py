@@ -49,9 +49,9 @@ class AmplitudePhaseMasker(nn.Module):
         For maps that do not change between steps the spectrum is computed once, outside the loop.
         The masks are shifted instead of the spectrum: same product, far fewer numbers moved.
         """
-        amplitude = amplitude * _uncentre(self.mask_amplitude.sigmoid())
-        phase = phase * _uncentre(self.mask_phase.sigmoid())
-        return torch.fft.ifft2(torch.polar(amplitude, phase)).real
+        factors = torch.cat([self.mask_amplitude, self.mask_phase]).sigmoid()  # (2, 1 or C, h, w)
+        for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1))
+        return torch.fft.ifft2(torch.polar(amplitude * for_amplitude, phase * for_phase)).real
 
     def forward(self, maps: Tensor) -> Tensor:
         """Masked maps (B, C, h, w) for real maps (B, C, h, w)."""
@@ -63,10 +63,6 @@ class AmplitudePhaseMasker(nn.Module):
                 "maps. Make the masker for the image size that it is used with"
             )
         return self.mask(*self.spectrum(maps)).to(maps.dtype)
-
-
-def _uncentre(mask: Tensor) -> Tensor:
-    return torch.fft.ifftshift(mask, dim=(-2, -1))
 
 
 class PhaseAttention(nn.Module):

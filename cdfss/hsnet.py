@@ -10,7 +10,7 @@ from cdfss import backbones
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.errors import CdfssError
 from cdfss.frequency import AmplitudePhaseMasker, PhaseAttention
-from cdfss.hypercorrelation import hypercorrelation, mask_support
+from cdfss.hypercorrelation import correlate, hypercorrelation, mask_support
 
 FINE, MIDDLE, COARSE = 0, 1, 2  # strides 8, 16 and 32
 
@@ -129,22 +129,31 @@ class HSNet(nn.Module):
         return self.backbone(images)
 
     def squeeze(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
-        """Encode one stride: maps of query and support (B, C, h, w), mask (B, S, S).
+        """Encode one stride: L maps of query and of support (B, C, h, w), masks (B, S, S).
 
-        Returns (B, 128, h, w, n, n). The frequency modules act on the coarse maps: APM on both,
-        then the support mask, then ACPA on both, then the correlation (published code).
+        Returns (B, 128, h, w, n, n).
         """
-        if level == COARSE and self.masker is not None:
-            query, support = [self.masker(q) for q in query], [self.masker(s) for s in support]
-        return self.squeeze_masked(level, query, support, mask)
-
-    def squeeze_masked(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
-        """`squeeze` for coarse maps that APM has already been applied to."""
+        if level == COARSE:
+            query, support = torch.cat(query), torch.cat(support)
+            if self.masker is not None:
+                query, support = self.masker(query), self.masker(support)
+            return self.squeeze_coarse(query, support, mask)
         support = [mask_support(s, mask) for s in support]
-        if level == COARSE and self.attention is not None:
-            query = [self.attention(q) for q in query]
-            support = [self.attention(s) for s in support]
         return self.learner.squeeze(level, hypercorrelation(query, support))
+
+    def squeeze_coarse(self, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+        """Encode the stride-32 maps (L * B, C, h, w), L outermost, that APM has been applied to.
+
+        Order of the modules as published: APM on both, then the support mask, then ACPA on both,
+        then the correlation. All L maps have C channels, so they are computed on as one batch.
+        """
+        layers = len(query) // len(mask)
+        support = mask_support(support, mask.repeat(layers, 1, 1))
+        if self.attention is not None:
+            query, support = self.attention(query), self.attention(support)
+        correlation = correlate(query, support)
+        correlation = correlation.view(layers, len(mask), *correlation.shape[1:]).transpose(0, 1)
+        return self.learner.squeeze(COARSE, correlation)
 
     def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor):
         """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""

@@ -6,6 +6,7 @@ numbers of the index (`query_row`, `support_rows`) and, for people, image paths.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def sample(
     check_class_sizes(index.name, {c: len(m) for c, m in members.items()}, rows, shot)
     generator = np.random.RandomState(seed)
     in_order = index.format == "fss1000"
+    if in_order:  # supports are drawn by their number, queries listed by their name as a string
+        images = rows["image"]
+        members = {
+            c: np.array(sorted(m, key=lambda row: _number(images[row]))) for c, m in members.items()
+        }
     length = len(rows) if in_order else number
     if number > length:
         raise CdfssError(
@@ -95,6 +101,12 @@ def sample(
         ],
         columns=SCHEMA.names,
     )
+
+
+def _number(image: str) -> tuple[int, str]:
+    """Sort key of FSS-1000's <class>/<number>.jpg; other names follow as strings."""
+    stem = Path(image).stem
+    return (int(stem) if stem.isdigit() else sys.maxsize), stem
 
 
 def _draw(generator: np.random.RandomState, members: np.ndarray) -> int:

@@ -1,0 +1,47 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def write_picture(path, size=(40, 30), mask=None, mode="RGB", seed=0):
+    """A random picture (or the given mask) of width x height `size`; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mask is None:
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        mask = np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def square_mask(size=(40, 30), value=255):
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    mask[5:20, 10:25] = value
+    return mask
+
+
+@pytest.fixture
+def settings():
+    """Index settings of a data set as the configuration gives them."""
+    from cdfss.configuration import Data
+
+    def make(root, format="folder", name="mine", **more):
+        data = Data(format=format, root=root, **more)
+        return data.model_dump(mode="json") | {"name": name, "folder": str(root / "work")}
+
+    return make
+
+
+@pytest.fixture
+def folder_data(tmp_path):
+    """A data set in the folder format: two classes of six pairs."""
+    root = tmp_path / "mine"
+    for kind in ("roof", "tree"):
+        for number in range(6):
+            write_picture(root / kind / "images" / f"{number}.jpg", seed=number)
+            write_picture(root / kind / "masks" / f"{number}.png", mask=square_mask())
+    return root

@@ -1,0 +1,123 @@
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from cdfss import CdfssError, configuration
+
+ROOT = Path(__file__).parent.parent
+BASE = {
+    "name": "x",
+    "data": {"pascal": {"format": "pascal"}, "fss1000": {"format": "fss1000"}},
+    "domains": {"fss1000": {"episodes": 10}},
+    "variants": {"baseline": {}, "apm_s": {"masker": "S"}},
+}
+
+
+def changed(**changes):
+    """BASE with keys replaced; two underscores go a level down."""
+    values = copy.deepcopy(BASE)
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        section = values
+        for key in path:
+            section = section.setdefault(key, {})
+        section[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shotz": [1]}, "shotz is not a key; did you mean 'shots'?"),
+        ({"variants__apm_s": {"maskr": "S"}}, "variants.apm_s.maskr is not a key; did you mean 'masker'?"),
+        ({"shots": [1, -5]}, "shots.1 is -5; it should be greater than or equal to 1"),
+        ({"shots": [1, 1]}, "[1, 1] names a value twice"),
+        ({"domains__isic": {}}, "domains.isic: 'isic' is not in data; there are pascal, fss1000"),
+        ({"source__validation": {"data": "voc"}}, "source.validation.data: 'voc' is not in data"),
+        ({"variants__bad": {"masker": "L"}}, "variants.bad.masker is 'L'; it should be 'S' or 'M'"),
+        ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is neither"),
+        ({"variants__bad": {"predictor": "copy", "masker": "S"}}, "'copy' has no model"),
+        ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
+        ({"data__mine": {"format": "fodler"}}, "data.mine.format is 'fodler'; it should be 'pascal'"),
+        ({"adaptation__learning_rate": {"voc": 1}}, "adaptation.learning_rate.voc: 'voc' is not in domains"),
+        ({"adaptation__learning_rate": -1}, "adaptation.learning_rate is -1"),
+        ({"backbone": "alexnet"}, "backbone is 'alexnet'; it should be 'resnet18'"),
+        ({"device": "tpu"}, "device is 'tpu'; it should be 'auto', 'cpu' or 'cuda'"),
+        ({"published": True, "domains": {"pascal": {}}}, "'pascal' is not in the paper"),
+        ({"variants": {}}, "variants is {}"),
+        ({"name": "a b"}, "name is 'a b'"),
+    ],
+)
+def test_mistakes_name_the_key_what_was_given_and_what_is_allowed(changes, message):
+    with pytest.raises(CdfssError) as error:
+        configuration.parse(changed(**changes))
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_listed_at_once():
+    with pytest.raises(CdfssError) as error:
+        configuration.parse(changed(shots=[0], device="tpu", nonsense=1))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_missing_key_is_described():
+    values = changed()
+    del values["name"]
+    with pytest.raises(CdfssError, match="name is missing: folder of this run"):
+        configuration.parse(values)
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "just text", ""])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(CdfssError, match=r"c\.yaml"):
+        configuration.load(tmp_path / "c.yaml")
+
+
+def test_shipped_configurations_are_valid():
+    for path in (ROOT / "config").glob("*.yaml"):
+        configuration.load(path)
+
+
+def test_the_default_is_the_papers_run():
+    run = configuration.load(ROOT / "config" / "config.yaml")
+    assert list(run.domains) == ["fss1000", "deepglobe", "isic2018", "chestxray"]
+    assert [d.episodes for d in run.domains.values()] == [2400, 600, 600, 600]
+    assert list(run.variants) == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
+    assert run.shots == [1, 5]
+    rates = {d: run.evaluation_settings(d, "apm_s", 1, 0)["learning_rate"] for d in run.domains}
+    assert rates == {"fss1000": 1e-2, "deepglobe": 1e-5, "isic2018": 1e-2, "chestxray": 1e-1}
+    assert run.evaluation_settings("isic2018", "apm_s", 1, 0)["steps"] == 60
+    assert run.evaluation_settings("isic2018", "baseline", 1, 0)["steps"] == 0
+
+
+def test_one_variants_rate_changes_that_variants_settings_alone():
+    first = configuration.parse(changed())
+    second = configuration.parse(changed(variants__apm_s={"masker": "S", "learning_rate": 0.5}))
+    for variant in first.variants:
+        same = first.evaluation_settings("fss1000", variant, 1, 0) == second.evaluation_settings(
+            "fss1000", variant, 1, 0
+        )
+        assert same == (variant != "apm_s")
+    assert first.source_settings() == second.source_settings()
+
+
+def test_reference_and_schema_are_up_to_date():
+    hint = "run `make reference`"
+    assert (ROOT / "config" / "README.md").read_text() == configuration.reference(), hint
+    assert (ROOT / "config" / "schema.json").read_text() == configuration.schema(), hint
+
+
+def test_the_reference_explains_every_key():
+    text = configuration.reference()
+    schema = json.loads(configuration.schema())
+    keys = [key for section in schema["$defs"].values() for key in section["properties"]]
+    for key in [*keys, *schema["properties"]]:
+        assert f"{key}`" in text or key in ("source", "adaptation", "validation")
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert configuration.digest({"a": 1, "b": 2}) == configuration.digest({"b": 2, "a": 1})
+    assert configuration.digest({"a": 1}) != configuration.digest({"a": 2})

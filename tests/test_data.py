@@ -1,0 +1,316 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdfss import CdfssError
+from cdfss.datasets import deepglobe, index, pictures
+from conftest import square_mask, write_picture
+from reference import numbers
+
+BASE = (40, 30)
+
+
+def build(settings, root, **more):
+    lines = []
+    built = index.build(settings(root, **more), root / "index.parquet", 2, lines.append)
+    return built, "\n".join(lines)
+
+
+def test_a_folder_of_pairs_becomes_an_index(settings, folder_data):
+    built, log = build(settings, folder_data)
+    rows = built.rows
+    assert rows["class_name"].tolist() == ["roof"] * 6 + ["tree"] * 6
+    assert rows["image"].iloc[0] == "roof/images/0.jpg"
+    assert (rows["height"] == 30).all()
+    assert (rows["width"] == 40).all()
+    assert rows["foreground"].iloc[0] == pytest.approx(15 * 15 / 1200)
+    assert "2 classes" in log
+    again = index.load(folder_data / "index.parquet")
+    assert again.rows["image"].tolist() == rows["image"].tolist()
+    assert again.root == folder_data.resolve()
+
+
+def damaged(root):
+    """Damage a folder data set in every way that is looked for; returns what must be reported."""
+    images, masks = root / "roof" / "images", root / "roof" / "masks"
+    whole = (images / "0.jpg").read_bytes()
+    (images / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    write_picture(masks / "1.png", mask=square_mask((20, 20)))
+    (masks / "2.png").unlink()
+    write_picture(masks / "99.png", mask=square_mask())
+    (images / "notes.txt").write_text("hello")
+    (images / "3.jpg").write_text("not a picture")
+    (root / "single" / "images").mkdir(parents=True)
+    write_picture(root / "single" / "images" / "a.jpg")
+    write_picture(root / "single" / "masks" / "a.png", mask=square_mask())
+    return [
+        "roof/images/0.jpg: image cannot be read",
+        "roof/masks/1.png: mask is 20 x 20 pixels, its image roof/images/1.jpg 40 x 30",
+        "roof/images/2.jpg: image without a mask",
+        "roof/masks/99.png: mask without an image",
+        "roof/images/notes.txt: is not a picture",
+        "roof/images/3.jpg: image cannot be read",
+        "single/images/a.jpg: is the only usable picture of class single; at least 2",
+    ]
+
+
+def test_all_bad_files_are_listed_at_once(settings, folder_data):
+    expected = damaged(folder_data)
+    with pytest.raises(CdfssError) as error:
+        build(settings, folder_data)
+    text = str(error.value)
+    for line in expected:
+        assert line in text
+    assert f"mine: {len(expected)} bad files" in text
+    assert "data.mine.on_bad_pair: skip" in text
+    assert not (folder_data / "index.parquet").exists()
+
+
+def test_bad_files_are_skipped_when_asked_and_counted(settings, folder_data):
+    import pyarrow.parquet as pq
+
+    expected = damaged(folder_data)
+    built, log = build(settings, folder_data, on_bad_pair="skip")
+    assert len(built.rows) == 12 - 4
+    assert f"left out {len(expected)} bad files" in log
+    facts = json.loads(pq.read_schema(folder_data / "index.parquet").metadata[b"cdfss"])
+    assert facts["bad"] == len(expected)
+    assert facts["pairs"] == 8
+
+
+def test_masks_of_zeros_and_ones_are_understood(tmp_path):
+    path = write_picture(tmp_path / "m.png", mask=square_mask(value=1))
+    assert pictures.binary_foreground(path).sum() == 15 * 15
+    path = write_picture(tmp_path / "n.png", mask=square_mask(value=127))
+    assert pictures.binary_foreground(path).sum() == 0
+
+
+def test_image_and_mask_are_resized_as_published(tmp_path):
+    from cdfss.backbone_facts import BACKBONES
+    from cdfss.pictures import normalise
+
+    import torch
+
+    theirs = numbers("transform")
+    image = write_picture(tmp_path / "i.png", mask=theirs["image"])
+    mask = write_picture(tmp_path / "m.png", mask=theirs["mask"].astype(np.uint8) * 255)
+    picture = torch.from_numpy(pictures.read_image(image, 400))[None]
+    ours = normalise(picture, BACKBONES["resnet50"])[0, :, ::8, ::8]
+    assert np.abs(ours.numpy() - theirs["image_tensor_every_8th"]).max() < 1e-4
+    foreground, void = pictures.read_mask(mask, None, 400)
+    assert (foreground == np.unpackbits(theirs["mask_resized"]).reshape(400, 400)).all()
+    assert not void.any()
+
+
+def voc(root, extra_line=None, void=True):
+    labels = square_mask(value=3)
+    labels[0, 0] = 17
+    if void:
+        labels[4, :] = 255
+    for name in ("2007_01", "2007_02", "2007_03"):
+        write_picture(root / "JPEGImages" / f"{name}.jpg")
+        write_picture(root / "SegmentationClassAug" / f"{name}.png", mask=labels)
+    (root / "splits").mkdir()
+    for fold in range(4):
+        lines = ["2007_02__03", "2007_01__03"] if fold == 0 else []
+        lines += ["2007_01__17", "2007_03__17"] if fold == 3 else []
+        lines += [extra_line] if extra_line and fold == 1 else []
+        (root / "splits" / f"fold{fold}.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_pascal_lists_give_one_row_an_image_and_class(settings, tmp_path):
+    voc(tmp_path)
+    built, _ = build(settings, tmp_path, format="pascal")
+    assert built.rows[["class_id", "class_name"]].drop_duplicates().values.tolist() == [[2, "bird"], [16, "sheep"]]
+    assert built.rows["image"].iloc[0].endswith("2007_01.jpg")
+    assert set(built.rows["split"]) == {"trn"}
+    _, foreground, void = built.read(built.rows.iloc[0], 60)
+    assert foreground.any()
+    assert void.any()
+    assert not (foreground & void).any()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2007_03__05", "has no pixel of class bottle"),
+        ("2007_09__03", "JPEGImages/2007_09.jpg: is in the list but missing"),
+        ("nonsense", "line 1 is 'nonsense'; expected <image>__<01..20>"),
+    ],
+)
+def test_wrong_pascal_entries_are_named(settings, tmp_path, line, message):
+    voc(tmp_path, line)
+    with pytest.raises(CdfssError) as error:
+        build(settings, tmp_path, format="pascal")
+    assert message in str(error.value)
+
+
+def test_pascal_labels_are_made_from_sbd_where_they_are_missing(settings, tmp_path):
+    from scipy.io import savemat
+
+    voc(tmp_path / "VOCdevkit" / "VOC2012")
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    (base / "SegmentationClassAug" / "2007_01.png").rename(tmp_path / "kept.png")
+    (base / "SegmentationClass").mkdir()
+    (tmp_path / "kept.png").rename(base / "SegmentationClass" / "2007_01.png")
+    cls = tmp_path / "benchmark_RELEASE" / "dataset" / "cls"
+    cls.mkdir(parents=True)
+    for name in ("2007_02", "2007_03"):
+        labels = np.array(Image.open(base / "SegmentationClassAug" / f"{name}.png"))
+        savemat(cls / f"{name}.mat", {"GTcls": {"Segmentation": labels}})
+        (base / "SegmentationClassAug" / f"{name}.png").unlink()
+    (base / "SegmentationClassAug").rmdir()
+    built, log = build(settings, tmp_path, format="pascal", splits=base / "splits")
+    assert len(built.rows) == 4
+    assert "labels from sbd 2" in log
+    _, foreground, _ = built.read(built.rows.iloc[1], 60)
+    assert foreground.any()
+
+
+def fss(root):
+    for name in ("abacus", "bird", "cat"):
+        for number in range(1, 11):
+            write_picture(root / name / f"{number}.jpg", seed=number)
+            write_picture(root / name / f"{number}.png", mask=square_mask())
+    (root / "splits").mkdir()
+    (root / "splits" / "trn.txt").write_text("cat\n")
+    (root / "splits" / "val.txt").write_text("bird\n")
+    (root / "splits" / "test.txt").write_text("abacus\n")
+
+
+def test_fss_classes_count_on_over_the_splits(settings, tmp_path):
+    fss(tmp_path)
+    built, _ = build(settings, tmp_path, format="fss1000")
+    assert built.rows.drop_duplicates("class_id")[["class_id", "class_name", "split"]].values.tolist() == [
+        [0, "cat", "trn"],
+        [1, "bird", "val"],
+        [2, "abacus", "test"],
+    ]
+    assert built.rows["image"].iloc[:2].tolist() == ["cat/1.jpg", "cat/10.jpg"]
+
+
+def test_missing_split_lists_are_named_with_the_places_looked_at(settings, tmp_path):
+    with pytest.raises(CdfssError, match=r"data\.mine\.splits: no test\.txt in"):
+        build(settings, tmp_path, format="fss1000")
+
+
+def land(root, number=1, change=None):
+    """Tiles of 60 x 60: pieces of 10 x 10, left half forest, right half water, one corner unknown."""
+    for tile in range(number):
+        colours = np.zeros((60, 60, 3), np.uint8)
+        colours[:, :35] = (0, 255, 0)
+        colours[:, 35:] = (0, 0, 255)
+        colours[:3, 30:40] = 0
+        if change:
+            change(colours)
+        write_picture(root / "train" / f"{tile}_sat.jpg", (60, 60), seed=tile)
+        write_picture(root / "train" / f"{tile}_mask.png", mask=colours)
+
+
+def test_tiles_are_cut_and_filtered(settings, tmp_path):
+    land(tmp_path, 2)
+    built, log = build(settings, tmp_path, format="deepglobe")
+    # Of the 36 pieces only the column across the border has two colours.
+    assert built.rows.groupby("class_name").size().to_dict() == {"forest": 12, "water": 12}
+    assert sorted(p for p in built.rows["image"] if p.startswith("4/test/origin/0"))[0].endswith("0_sat_03.jpg")
+    assert "pieces kept 12, pieces of one colour 60, pieces with a rare colour 0" in log
+    row = built.rows[built.rows["image"] == "4/test/origin/0_sat_13.jpg"].iloc[0]
+    assert row["foreground"] == pytest.approx(0.5)
+    assert row["mask"] == "4/test/groundtruth/0_sat_13.png"
+    top = built.rows[built.rows["image"] == "4/test/origin/0_sat_03.jpg"].iloc[0]
+    assert top["foreground"] == pytest.approx(0.35)  # unknown is a colour of the filter, not a class
+
+
+def test_a_prepared_tree_is_used_as_it_is(settings, tmp_path):
+    land(tmp_path / "raw")
+    build(settings, tmp_path / "raw", format="deepglobe")
+    prepared = tmp_path / "raw" / "work" / "mine" / "prepared"
+    before = sorted(p for p in prepared.rglob("*"))
+    built, _ = build(settings, prepared, format="deepglobe")
+    assert built.root == prepared.resolve()
+    assert [p for p in sorted(prepared.rglob("*")) if p.name != "index.parquet"] == before
+
+
+@pytest.mark.parametrize(
+    ("shares", "reason"),
+    [([100], "pieces_of_one_colour"), ([96, 4], "pieces_with_a_rare_colour"), ([95, 5], None)],
+)
+def test_the_filters_of_pieces(shares, reason):
+    classes = np.repeat(np.arange(len(shares)), shares).reshape(10, 10)
+    assert deepglobe.keeps(classes) == reason
+
+
+def test_unknown_colours_and_other_sizes_of_tiles_are_named(settings, tmp_path):
+    def paint(colours):
+        colours[7, 7] = (255, 0, 0)
+
+    land(tmp_path, 1, paint)
+    write_picture(tmp_path / "train" / "5_sat.jpg", (60, 60))
+    write_picture(tmp_path / "train" / "5_mask.png", mask=np.zeros((30, 30, 3), np.uint8))
+    with pytest.raises(CdfssError) as error:
+        build(settings, tmp_path, format="deepglobe")
+    assert "0_sat.jpg: its mask 0_mask.png has 1 pixels of unknown colour, as (255, 0, 0)" in str(error.value)
+    assert "5_sat.jpg: is 60 x 60 pixels, its mask 5_mask.png 30 x 30" in str(error.value)
+
+
+def isic(root, folders):
+    kinds = ["nevus", "melanoma", "seborrheic keratosis"]
+    table = ["ID,Class"]
+    for number in range(9):
+        name, kind = f"ISIC_{number:07d}", kinds[number % 3]
+        folder = {"nevus": "1", "seborrheic keratosis": "2", "melanoma": "3"}[kind] if folders else "."
+        write_picture(root / "ISIC2018_Task1-2_Training_Input" / folder / f"{name}.jpg")
+        mask = root / "ISIC2018_Task1_Training_GroundTruth" / f"{name}_segmentation.png"
+        write_picture(mask, mask=square_mask())
+        table.append(f"{name},{kind}")
+    if not folders:
+        (root / "class_id.csv").write_text("\n".join(table) + "\n")
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_isic_classes_come_from_folders_or_the_table(settings, tmp_path, folders):
+    isic(tmp_path, folders)
+    built, _ = build(settings, tmp_path, format="isic2018")
+    names = built.rows.drop_duplicates("class_id")["class_name"].tolist()
+    assert names == ["nevus", "seborrheic_keratosis", "melanoma"]
+    assert built.rows.groupby("class_id").size().tolist() == [3, 3, 3]
+    assert built.rows["image"].iloc[0].endswith("ISIC_0000000.jpg")
+
+
+def test_the_order_of_the_isic_classes_is_a_setting(settings, tmp_path):
+    isic(tmp_path, False)
+    order = ("melanoma", "nevus", "seborrheic_keratosis")
+    built, _ = build(settings, tmp_path, format="isic2018", class_order=order)
+    assert built.rows["class_name"].iloc[0] == "melanoma"
+
+
+def test_an_isic_picture_outside_the_table_is_named(settings, tmp_path):
+    isic(tmp_path, False)
+    lines = (tmp_path / "class_id.csv").read_text().splitlines()
+    (tmp_path / "class_id.csv").write_text("\n".join([*lines[:-1], "ISIC_7777777,nevus"]) + "\n")
+    with pytest.raises(CdfssError) as error:
+        build(settings, tmp_path, format="isic2018")
+    assert "ISIC_0000008.jpg: is not in class_id.csv" in str(error.value)
+    assert "ISIC_7777777: is in class_id.csv but missing" in str(error.value)
+
+
+def test_both_namings_of_lung_masks_are_paired(settings, tmp_path):
+    for name, ending in (("CHNCXR_0001_0", "_mask"), ("MCUCXR_0002_1", ""), ("CHNCXR_0003_0", "_mask")):
+        write_picture(tmp_path / "CXR_png" / f"{name}.png", mode="L")
+        write_picture(tmp_path / "masks" / f"{name}{ending}.png", mask=square_mask())
+    write_picture(tmp_path / "CXR_png" / "CHNCXR_0009_0.png", mode="L")
+    built, log = build(settings, tmp_path, format="chestxray")
+    assert built.rows["mask"].tolist() == [
+        "masks/CHNCXR_0001_0_mask.png",
+        "masks/CHNCXR_0003_0_mask.png",
+        "masks/MCUCXR_0002_1.png",
+    ]
+    assert "images never segmented 1" in log
+
+
+@pytest.mark.parametrize("format", ["pascal", "deepglobe", "isic2018", "chestxray"])
+def test_a_folder_of_something_else_is_refused_with_the_layout_expected(settings, tmp_path, format):
+    with pytest.raises(CdfssError, match="expected"):
+        build(settings, tmp_path, format=format)

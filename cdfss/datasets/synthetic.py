@@ -230,7 +230,7 @@ def _things_picture(rng, catalogue, looks, names, size: int = SIZE):
     """A scene with the named things, the last in front: picture and one mask per thing."""
     picture, masks = _scene(rng, size), []
     for name in names:
-        radius = size * rng.uniform(0.2, 0.42)
+        radius = size * rng.uniform(0.2, 0.5)
         centre = rng.uniform(0.85 * radius, size - 0.85 * radius, 2)
         mask = _draw_thing(rng, picture, catalogue[name], looks[name], centre, radius)
         masks = [m & ~mask for m in masks] + [mask]
@@ -314,8 +314,8 @@ def _regions(rng) -> np.ndarray:
     y, x = np.mgrid[:TILE, :TILE] / TILE
     x = x + 0.12 * (_noise(rng, TILE, TILE, 6) - 0.5)
     y = y + 0.12 * (_noise(rng, TILE, TILE, 6) - 0.5)
-    seeds = rng.rand(26, 2)
-    labels = rng.permutation(np.arange(26) % 6)
+    seeds = rng.rand(90, 2)
+    labels = rng.permutation(np.arange(90) % 6)
     distance = (x[..., None] - seeds[:, 0]) ** 2 + (y[..., None] - seeds[:, 1]) ** 2
     classes = labels[distance.argmin(-1)]
     classes[(_noise(rng, TILE, TILE, 5) > 0.96)] = 6
@@ -415,10 +415,10 @@ def _write_lungs(raw: Path) -> int:
 def _chest(rng) -> tuple[np.ndarray, np.ndarray]:
     """A frontal chest picture (S, S) grey, and the mask of both lungs."""
     y, x = (np.mgrid[:SIZE, :SIZE] / SIZE - 0.5) * 2
-    x, y = x + rng.uniform(-0.18, 0.18), y + rng.uniform(-0.2, 0.2)
-    angle = rng.uniform(-0.12, 0.12)
+    x, y = x + rng.uniform(-0.32, 0.32), y + rng.uniform(-0.3, 0.3)
+    angle = rng.uniform(-0.3, 0.3)
     x, y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    scale = rng.uniform(0.78, 1.2)
+    scale = rng.uniform(0.62, 1.15)
     x, y = x / scale, y / (scale * rng.uniform(0.85, 1.1))
     wobble = 0.25 * (_noise(rng, SIZE, SIZE, 3) - 0.5)
     body = (x / 0.95) ** 4 + ((y - 0.2) / 1.3) ** 4 + wobble

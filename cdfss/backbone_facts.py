@@ -40,7 +40,5 @@ BACKBONES = {
     "resnet50": BackboneFacts((4, 6, 3), 2048, weights="resnet50-0676ba61.pth"),
     "resnet101": BackboneFacts((4, 23, 3), 2048, weights="resnet101-63fe2227.pth"),
     "vgg16": BackboneFacts((3, 3, 1), 512, weights="vgg16-397923af.pth"),
-    "efficientnet_lite0": BackboneFacts(
-        (2, 6, 4), 192, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
-    ),
+    "efficientnet_lite0": BackboneFacts((2, 6, 4), 192, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
 }

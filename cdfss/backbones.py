@@ -210,13 +210,10 @@ def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
             )
         # The classifier is in torchvision's file and is not used.
         state = {
-            key: value
-            for key, value in _read(path).items()
-            if not key.startswith(("fc.", "classifier."))
+            key: value for key, value in _read(path).items() if not key.startswith(("fc.", "classifier."))
         }
     wrong = sorted(
-        set(own) ^ set(state)
-        | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
+        set(own) ^ set(state) | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
     )
     # Files from before 2018 have no batch counters; they are not used in evaluation mode.
     wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]

@@ -55,7 +55,7 @@ def _load_ours(path: Path, backbone: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a handle, no dict)
     except SafetensorError as error:
         raise CdfssError(f"source.checkpoint: cannot read {path}: {error}") from error
     if facts.get("format") != FORMAT:
@@ -72,16 +72,12 @@ def _load_published(path: Path) -> dict[str, Tensor]:
         published = torch.load(path, map_location="cpu", weights_only=True)
         items = {key.removeprefix("module."): value for key, value in published.items()}
     except Exception as error:  # torch raises many kinds for a bad or unsafe file
-        raise CdfssError(
-            f"source.checkpoint: cannot read {path} as a file of tensors: {error}"
-        ) from error
+        raise CdfssError(f"source.checkpoint: cannot read {path} as a file of tensors: {error}") from error
     state = {}
     for key, value in items.items():
         if key.startswith("hpn_learner."):
             state["learner." + key.removeprefix("hpn_learner.")] = value
-        elif key.startswith("backbone.") and not key.startswith(
-            ("backbone.fc.", "backbone.classifier.")
-        ):
+        elif key.startswith("backbone.") and not key.startswith(("backbone.fc.", "backbone.classifier.")):
             state["backbone.network." + key.removeprefix("backbone.")] = value
     return state
 
@@ -91,7 +87,7 @@ def _check(state: dict[str, Tensor], path: Path, backbone: str) -> None:
         expected = HSNet(backbone).state_dict()
     if not any(key.startswith("backbone.") for key in state):
         expected = {k: v for k, v in expected.items() if k.startswith("learner.")}
-    wrong = [key for key in expected.keys() ^ state.keys()]
+    wrong = list(expected.keys() ^ state.keys())
     wrong += [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
     if wrong:
         raise CdfssError(
@@ -100,9 +96,7 @@ def _check(state: dict[str, Tensor], path: Path, backbone: str) -> None:
         )
 
 
-def build(
-    path: str | Path, backbone: str, weights: str | Path | None, **arguments
-) -> HSNet:
+def build(path: str | Path, backbone: str, weights: str | Path | None, **arguments) -> HSNet:
     """HSNet with the state of a checkpoint, in evaluation mode, the learner frozen.
 
     Args:

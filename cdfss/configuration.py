@@ -40,7 +40,7 @@ class Data(Section):
     )
     download: str | None = Field(
         None,
-        description="which registered source to download, see `python -m cdfss datasets`; default the first",
+        description="which registered source to download, see `python -m cdfss datasets`; default: first",
     )
     splits: Path | None = Field(
         None,
@@ -104,8 +104,8 @@ class Adaptation(Section):
     """Defaults that a variant may override."""
 
     steps: int = Field(60, ge=0, description="Adam steps per episode (paper 5.1)")
-    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] = (
-        Field(1e-2, description="of Adam: one number, or one per domain")
+    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] = Field(
+        1e-2, description="of Adam: one number, or one per domain"
     )
 
 
@@ -124,9 +124,9 @@ class Variant(Section):
     attention: bool = Field(False, description="ACPA after APM")
     hidden: Count = Field(8, description="width of ACPA's bottleneck (8 in the published code)")
     steps: int | None = Field(None, ge=0, description="default adaptation.steps")
-    learning_rate: (
-        Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] | None
-    ) = Field(None, description="default adaptation.learning_rate")
+    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="default adaptation.learning_rate"
+    )
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -292,7 +292,9 @@ def _explain(item) -> str:
 
 def _internal(part) -> bool:
     """Parts of pydantic's locations that are no keys: the branches of a union, dict-key marks."""
-    return isinstance(part, str) and (part == "[key]" or "[" in part or part in ("float", "dict", "constrained-float"))
+    return isinstance(part, str) and (
+        part == "[key]" or "[" in part or part in ("float", "dict", "constrained-float")
+    )
 
 
 def _walk(where: list[str]):

@@ -76,7 +76,7 @@ class CenterPivotConv4d(nn.Module):
 
     def _make_dense(self, hs: int, ws: int) -> tuple[Tensor, int, int]:
         weight = self.conv2.weight
-        out_channels, in_channels, kernel, _ = weight.shape
+        out_channels, in_channels = weight.shape[:2]
         (out_hs, rows), (out_ws, columns) = self._taps(hs), self._taps(ws)
         # dense[o, i, y', y, x', x] is the kernel's entry that carries (y, x) to (y', x').
         padded = F.pad(weight, (0, 1, 0, 1))  # one more row and column of zeros: beyond the kernel

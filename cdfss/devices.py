@@ -80,7 +80,7 @@ def slot(names: list[str], folder: Path | None = None, patience: float = 0.2):
     told = False
     while True:
         for position, name in enumerate(names):
-            file = open(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock", "w")
+            file = open(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock", "w")  # noqa: SIM115
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -61,9 +61,7 @@ def sample(
     in_order = index.format == "fss1000"
     if in_order:  # supports are drawn by their number, queries listed by their name as a string
         images = rows["image"]
-        members = {
-            c: np.array(sorted(m, key=lambda row: _number(images[row]))) for c, m in members.items()
-        }
+        members = {c: np.array(sorted(m, key=lambda row: _number(images[row]))) for c, m in members.items()}
     length = len(rows) if in_order else number
     if number > length:
         raise CdfssError(

@@ -34,9 +34,7 @@ def evaluate(
     steps = settings.get("steps", 0)
     for episode in episodes.itertuples():
         query, truth, void = index.read(index.rows.loc[episode.query_row], settings["image_size"])
-        supports = [
-            index.read(index.rows.loc[row], settings["image_size"]) for row in episode.support_rows
-        ]
+        supports = [index.read(index.rows.loc[row], settings["image_size"]) for row in episode.support_rows]
         begin = time.perf_counter()
         mask, losses = predictor(
             query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])

@@ -69,9 +69,7 @@ def episode_grid(
     )
     for line, (name, episode) in zip(axes, chosen.items(), strict=True):
         row = at.loc[episode]
-        support, support_mask, _ = pictures.read(
-            place.loc[(row["supports"][0], row["class_id"])], size
-        )
+        support, support_mask, _ = pictures.read(place.loc[(row["supports"][0], row["class_id"])], size)
         query, truth, _ = pictures.read(place.loc[(row["query"], row["class_id"])], size)
         _show(line[0], support, support_mask, SUPPORT)
         line[0].set_title(f"support: {row['class_name']}", fontsize=8)

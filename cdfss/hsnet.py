@@ -31,7 +31,7 @@ class HypercorrelationLearner(nn.Module):
         self.encoder_layer4 = _encoder(coarse, widths, kernels=(3, 3, 3), strides=(2, 2, 2))
         self.encoder_layer3 = _encoder(middle, widths, kernels=(5, 3, 3), strides=(4, 2, 2))
         self.encoder_layer2 = _encoder(fine, widths, kernels=(5, 5, 3), strides=(4, 4, 2))
-        mix = dict(widths=(128, 128, 128), kernels=(3, 3, 3), strides=(1, 1, 1))
+        mix = {"widths": (128, 128, 128), "kernels": (3, 3, 3), "strides": (1, 1, 1)}
         self.encoder_layer4to3 = _encoder(128, **mix)
         self.encoder_layer3to2 = _encoder(128, **mix)
         self.decoder1 = nn.Sequential(

@@ -45,8 +45,17 @@ def missing(run: Configuration) -> list[str]:
     return lines
 
 
-def problems(run: Configuration) -> list[str]:
-    """Everything that would make a job of this run fail and can be seen now; empty if nothing."""
+def problems(run: Configuration, here: bool = True) -> list[str]:
+    """Everything that would make a job of this run fail and can be seen now; empty if nothing.
+
+    Args:
+        here: whether jobs run on this machine, so that a GPU that is asked for must be in it.
+    """
+    if here:
+        try:
+            devices.wanted(run.device)
+        except CdfssError as error:
+            return [str(error)]
     lines = missing(run)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
@@ -84,12 +93,17 @@ def _problems_of(run: Configuration, name: str, settings: dict) -> list[str]:
     return []
 
 
-def warnings(run: Configuration, device: str, gpus_limited: bool) -> list[str]:
-    """What the user should know about a plan before it runs."""
+def warnings(run: Configuration, gpus: int, gpus_limited: bool) -> list[str]:
+    """What the user should know about a plan before it runs.
+
+    Args:
+        gpus: that one training or evaluation job asks for.
+        gpus_limited: whether the number of GPUs in use at once is limited.
+    """
     lines = []
-    if device == "cpu" and run.device == "auto":
+    if not gpus and run.device == "auto":
         lines.append("device: auto finds no GPU here; training and evaluation use the processor")
-    if device == "cuda" and not gpus_limited:
+    if gpus and not gpus_limited:
         lines.append(
             f"no --resources gpu=N given: GPU jobs will start on every free core and wait for one of "
             f"{len(devices.visible())} GPUs; give gpu={len(devices.visible())}"

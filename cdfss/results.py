@@ -91,6 +91,5 @@ def load_predictions(paths) -> dict[int, np.ndarray]:
 def counts(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Intersection and union (N, 2), background first, as `cdfss.metrics` takes them."""
     return tuple(
-        rows[[f"{kind}_background", f"{kind}_foreground"]].to_numpy()
-        for kind in ("intersection", "union")
+        rows[[f"{kind}_background", f"{kind}_foreground"]].to_numpy() for kind in ("intersection", "union")
     )

@@ -43,7 +43,9 @@ class Pairs(Dataset):
 
     def __getitem__(self, item):
         """query (S, S, 3), its mask and void (S, S), support (S, S, 3) and its mask (S, S)."""
-        query, support = (self.pictures.read(self.pictures.rows.loc[row], self.size) for row in self.pairs[item])
+        query, support = (
+            self.pictures.read(self.pictures.rows.loc[row], self.size) for row in self.pairs[item]
+        )
         return (*query, *support[:2])
 
 
@@ -97,9 +99,7 @@ class Batches:
     @staticmethod
     def _stack(entries):
         pyramids, masks, voids = zip(*entries)
-        pyramid = [
-            [torch.cat(maps) for maps in zip(*levels)] for levels in zip(*pyramids)
-        ]
+        pyramid = [[torch.cat(maps) for maps in zip(*levels)] for levels in zip(*pyramids)]
         return pyramid, torch.stack(masks), torch.stack(voids)
 
 
@@ -234,7 +234,7 @@ class _State:
         self.seen += len(class_ids)
         self.loss += loss * len(class_ids)
         for c, i, u in zip(class_ids.tolist(), intersection[:, 1], union[:, 1], strict=True):
-            self.counts[c] = self.counts.get(c, np.zeros(2, int)) + (i, u)
+            self.counts[c] = self.counts.get(c, np.zeros(2, int)) + np.array((i, u))
 
     def finish_epoch(self, validated: float, seconds: float) -> None:
         self.epoch += 1

@@ -41,7 +41,10 @@ def changed(**changes):
         ({"variants__bad": {"predictor": "copy", "masker": "S"}}, "'copy' has no model"),
         ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
         ({"data__mine": {"format": "fodler"}}, "data.mine.format is 'fodler'; it should be 'pascal'"),
-        ({"adaptation__learning_rate": {"voc": 1}}, "adaptation.learning_rate.voc: 'voc' is not in domains"),
+        (
+            {"adaptation__learning_rate": {"voc": 1}},
+            "adaptation.learning_rate.voc: 'voc' is not in domains",
+        ),
         ({"adaptation__learning_rate": -1}, "adaptation.learning_rate is -1"),
         ({"backbone": "alexnet"}, "backbone is 'alexnet'; it should be 'resnet18'"),
         ({"device": "tpu"}, "device is 'tpu'; it should be 'auto', 'cpu' or 'cuda'"),

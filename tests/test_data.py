@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from conftest import square_mask, write_picture
 from PIL import Image
+from reference import numbers
 
 from cdfss import CdfssError
 from cdfss.datasets import deepglobe, index, pictures
-from conftest import square_mask, write_picture
-from reference import numbers
 
 BASE = (40, 30)
 
@@ -88,10 +88,10 @@ def test_masks_of_zeros_and_ones_are_understood(tmp_path):
 
 
 def test_image_and_mask_are_resized_as_published(tmp_path):
+    import torch
+
     from cdfss.backbone_facts import BACKBONES
     from cdfss.pictures import normalise
-
-    import torch
 
     theirs = numbers("transform")
     image = write_picture(tmp_path / "i.png", mask=theirs["image"])
@@ -123,7 +123,10 @@ def voc(root, extra_line=None, void=True):
 def test_pascal_lists_give_one_row_an_image_and_class(settings, tmp_path):
     voc(tmp_path)
     built, _ = build(settings, tmp_path, format="pascal")
-    assert built.rows[["class_id", "class_name"]].drop_duplicates().values.tolist() == [[2, "bird"], [16, "sheep"]]
+    assert built.rows[["class_id", "class_name"]].drop_duplicates().values.tolist() == [
+        [2, "bird"],
+        [16, "sheep"],
+    ]
     assert built.rows["image"].iloc[0].endswith("2007_01.jpg")
     assert set(built.rows["split"]) == {"trn"}
     _, foreground, void = built.read(built.rows.iloc[0], 60)
@@ -214,7 +217,9 @@ def test_tiles_are_cut_and_filtered(settings, tmp_path):
     built, log = build(settings, tmp_path, format="deepglobe")
     # Of the 36 pieces only the column across the border has two colours.
     assert built.rows.groupby("class_name").size().to_dict() == {"forest": 12, "water": 12}
-    assert sorted(p for p in built.rows["image"] if p.startswith("4/test/origin/0"))[0].endswith("0_sat_03.jpg")
+    assert sorted(p for p in built.rows["image"] if p.startswith("4/test/origin/0"))[0].endswith(
+        "0_sat_03.jpg"
+    )
     assert "pieces kept 12, pieces of one colour 60, pieces with a rare colour 0" in log
     row = built.rows[built.rows["image"] == "4/test/origin/0_sat_13.jpg"].iloc[0]
     assert row["foreground"] == pytest.approx(0.5)
@@ -251,7 +256,9 @@ def test_unknown_colours_and_other_sizes_of_tiles_are_named(settings, tmp_path):
     write_picture(tmp_path / "train" / "5_mask.png", mask=np.zeros((30, 30, 3), np.uint8))
     with pytest.raises(CdfssError) as error:
         build(settings, tmp_path, format="deepglobe")
-    assert "0_sat.jpg: its mask 0_mask.png has 1 pixels of unknown colour, as (255, 0, 0)" in str(error.value)
+    assert "0_sat.jpg: its mask 0_mask.png has 1 pixels of unknown colour, as (255, 0, 0)" in str(
+        error.value
+    )
     assert "5_sat.jpg: is 60 x 60 pixels, its mask 5_mask.png 30 x 30" in str(error.value)
 
 

@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import signal
@@ -32,7 +33,7 @@ def test_many_processes_never_share_a_device(tmp_path):
     assert {int(position) for position, *_ in held} == {0, 1, 2}
     for position in (0, 1, 2):
         times = sorted(times for p, *times in held if p == position)
-        for (_, end), (begin, _) in zip(times, times[1:]):
+        for (_, end), (begin, _) in itertools.pairwise(times):
             assert end <= begin
 
 
@@ -63,7 +64,14 @@ def gpus(monkeypatch):
 
 @pytest.mark.parametrize(
     ("listed", "expected"),
-    [(None, ["0", "1", "2"]), ("2,0", ["2", "0"]), ("", []), ("-1", []), ("1,9,0", ["1"]), ("GPU-x", ["GPU-x"])],
+    [
+        (None, ["0", "1", "2"]),
+        ("2,0", ["2", "0"]),
+        ("", []),
+        ("-1", []),
+        ("1,9,0", ["1"]),
+        ("GPU-x", ["GPU-x"]),
+    ],
 )
 def test_cuda_visible_devices_is_honoured(gpus, monkeypatch, listed, expected):
     gpus("0", "1", "2")

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import episodes as published
 
 from cdfss import CdfssError, episodes
 from cdfss.datasets.index import Index
-from reference import episodes as published
 
 
 def index_of(paths, classes, format="folder", name="mine", split="test"):
@@ -50,7 +50,9 @@ def test_fss_lists_equal_the_published_ones(shot):
 
 
 def test_a_short_fss_list_is_a_sample_of_the_whole_one():
-    index = index_of([f"{c}/{n}.jpg" for c in range(4) for n in range(10)], [i // 10 for i in range(40)], "fss1000")
+    index = index_of(
+        [f"{c}/{n}.jpg" for c in range(4) for n in range(10)], [i // 10 for i in range(40)], "fss1000"
+    )
     whole = episodes.sample(index, split="test", shot=1, seed=3, number=40)
     short = episodes.sample(index, split="test", shot=1, seed=3, number=8)
     assert set(short["class_id"]) == {0, 1, 2, 3}

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import array, numbers
 
 from cdfss import AmplitudePhaseMasker, CdfssError, MaskModule, PhaseAttention
 from cdfss.frequency import mean_phase
-from reference import array, numbers
 
 CASES = {
     "s_odd": ((2, 6, 13, 13), "S"),

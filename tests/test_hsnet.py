@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet, adapt
 from cdfss.adaptation import vote
 from cdfss.backbone_facts import BACKBONES
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.hypercorrelation import correlate, mask_support
-from reference import disks, fill, images, numbers, relative_error
 
 VARIANTS = {
     "baseline": {},
@@ -56,9 +56,7 @@ def test_adaptation_equals_the_published_one(variant):
     assert foreground == pytest.approx(int(theirs[f"{variant}/pred_1shot_foreground"]), rel=5e-3)
     if variant in ("baseline", "apm_m_acpa"):
         five = adapt(adapted.model, supports, masks, 0, 0.0).predict(query)
-        assert int(five.sum()) == pytest.approx(
-            int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3
-        )
+        assert int(five.sum()) == pytest.approx(int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3)
 
 
 def small(**arguments):
@@ -189,7 +187,11 @@ def test_other_image_sizes_work(size):
 
 @pytest.mark.parametrize(
     ("message", "arguments"),
-    [("masker='X'", {"masker": "X"}), ("unknown", {"backbone": "alexnet"}), ("32 pixels", {"image_size": 16})],
+    [
+        ("masker='X'", {"masker": "X"}),
+        ("unknown", {"backbone": "alexnet"}),
+        ("32 pixels", {"image_size": 16}),
+    ],
 )
 def test_bad_arguments_are_answered_at_once(message, arguments):
     with pytest.raises(CdfssError, match=message):

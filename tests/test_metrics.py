@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import numbers
 
 from cdfss import metrics
-from reference import numbers
 
 
 def test_counts_and_means_equal_the_published_ones():
@@ -49,6 +49,9 @@ def test_counts_are_symmetric_bounded_and_add_up(seed):
     assert (intersection.sum(-1) + union.sum(-1) == 2 * (~void).sum((-2, -1))).all()
     class_id = np.array([0, 1, 0, 1])
     whole = metrics.class_iou(intersection, union, class_id)
-    parts = metrics.counts(prediction[:2], truth[:2], void[:2]), metrics.counts(prediction[2:], truth[2:], void[2:])
+    parts = (
+        metrics.counts(prediction[:2], truth[:2], void[:2]),
+        metrics.counts(prediction[2:], truth[2:], void[2:]),
+    )
     joined = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
     assert metrics.class_iou(*joined, class_id) == whole

@@ -58,7 +58,8 @@ def by_hand(lines, **which):
     for class_id in (0, 1):
         mine = [line for line in chosen if line["class_id"] == class_id]
         ious.append(
-            sum(line["intersection_foreground"] for line in mine) / sum(line["union_foreground"] for line in mine)
+            sum(line["intersection_foreground"] for line in mine)
+            / sum(line["union_foreground"] for line in mine)
         )
     return 100 * sum(ious) / 2
 
@@ -89,13 +90,18 @@ def test_an_episode_that_is_there_twice_is_refused():
 
 
 def test_missing_combinations_are_named():
+    table = frame()
+    table = table[(table["variant"] != "apm_s") | (table["domain"] != "cells")]
     with pytest.raises(CdfssError, match="2 combinations have no evaluation rows: apm_s, cells, 1-shot"):
-        table = frame()
-        tables.main_table(table[(table["variant"] != "apm_s") | (table["domain"] != "cells")], SETTINGS)
+        tables.main_table(table, SETTINGS)
 
 
 def test_published_values_and_differences_stand_beside_ours(tmp_path):
-    settings = SETTINGS | {"published": True, "title": "", "domains": {"fss1000": "FSS-1000", "isic2018": "ISIC"}}
+    settings = SETTINGS | {
+        "published": True,
+        "title": "",
+        "domains": {"fss1000": "FSS-1000", "isic2018": "ISIC"},
+    }
     data = frame(domains=("fss1000", "isic2018"))
     table = tables.main_table(data, settings).set_index(["variant", "domain", "shot"])
     cell = table.loc[("apm_s", "isic2018", 5)]

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import square_mask, write_picture
 
 from cdfss import CdfssError, HSNet, checkpoints, training
 from cdfss.datasets import index
-from conftest import square_mask, write_picture
 
 SETTINGS = {
     "epochs": 3,
@@ -31,8 +31,9 @@ from cdfss import training
 torch.set_num_threads(1)
 training.SAVE_EVERY = 0
 settings, folder = json.loads(sys.argv[1]), sys.argv[2]
-training.run(settings, folder + "/index.parquet", folder + "/index.parquet", None, folder + "/c.safetensors",
-             folder + "/c.json", folder + "/history.parquet", folder + "/state", "cpu", 1)
+index = folder + "/index.parquet"
+training.run(settings, index, index, None, folder + "/c.safetensors", folder + "/c.json",
+             folder + "/history.parquet", folder + "/state", "cpu", 1)
 """
 
 
@@ -99,7 +100,9 @@ def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
     assert process.returncode == 0, output
     assert "resuming source training" in output
     assert (whole / "c.safetensors").read_bytes() == (broken / "c.safetensors").read_bytes()
-    first, second = (pd.read_parquet(f / "history.parquet").drop(columns="seconds") for f in (whole, broken))
+    first, second = (
+        pd.read_parquet(f / "history.parquet").drop(columns="seconds") for f in (whole, broken)
+    )
     pd.testing.assert_frame_equal(first, second, check_exact=True)
     assert first["epoch"].tolist() == [1, 2, 3]
     assert first["train_loss"].iloc[-1] < first["train_loss"].iloc[0]
@@ -115,7 +118,9 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     assert not (first == training.draw_epoch(rows, 0, 2)).all()
     assert sorted(first[:, 0]) == [3, 4, 5, 8, 9]
     assert (first[:, 0] != first[:, 1]).all()
-    assert (rows["class_id"].loc[first[:, 0]].to_numpy() == rows["class_id"].loc[first[:, 1]].to_numpy()).all()
+    assert (
+        rows["class_id"].loc[first[:, 0]].to_numpy() == rows["class_id"].loc[first[:, 1]].to_numpy()
+    ).all()
 
 
 def published_state(backbone="resnet18", prefix=""):

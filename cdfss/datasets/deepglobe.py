@@ -38,9 +38,7 @@ def prepare(root: Path, prepared: Path, settings: dict, log) -> tuple[Path, list
     pictures = pictures_in(tiles_folder, listing, root)
     tiles = [path for path in pictures if path.stem.endswith("_sat")]
     masks = {
-        path.stem.removesuffix("_mask") + "_sat": path
-        for path in pictures
-        if path.stem.endswith("_mask")
+        path.stem.removesuffix("_mask") + "_sat": path for path in pictures if path.stem.endswith("_mask")
     }
     pairs = match_masks(tiles, masks, listing, root)
     log(f"{settings['name']}: cutting {len(pairs)} tiles into {GRID} x {GRID} pieces")

@@ -124,7 +124,7 @@ def _unpack(archive: Path, folder: Path, log) -> None:
         archive.unlink()
         raise CdfssError(
             f"{archive.name} cannot be unpacked ({error}) and was removed; run again to download it "
-            "again. If it was a web page instead of an archive, the link asks for a log-in or a quota is used up"
+            "again. If it was a web page, the link asks for a log-in or a quota is used up"
         ) from error
 
 
@@ -182,8 +182,8 @@ def http(url: str, target: Path, known_hash: str | None) -> None:
         silent = 0 if part.exists() and part.stat().st_size > before else silent + 1
         if silent >= ATTEMPTS:
             raise CdfssError(
-                f"{url}: {reason}; gave up after {ATTEMPTS} attempts without a new byte. Run again to go on "
-                f"from the {before} bytes that are there, or save the file by hand as {target}"
+                f"{url}: {reason}; gave up after {ATTEMPTS} attempts without a new byte. Run again to go "
+                f"on from the {before} bytes that are there, or save the file by hand as {target}"
             )
         time.sleep(min(2**silent, 30) * 0.1)
     if known_hash is not None:

@@ -22,9 +22,7 @@ def list_pairs(root: Path, settings: dict) -> Listing:
             if path.is_file():
                 listing.problems.append(Problem(path.relative_to(root), "is not a class folder"))
     if not classes:
-        raise CdfssError(
-            f"{root}: expected images/ and masks/ here, or a folder with both for every class"
-        )
+        raise CdfssError(f"{root}: expected images/ and masks/ here, or a folder with both for every class")
     for class_id, folder in enumerate(classes):
         missing = [name for name in ("images", "masks") if not (folder / name).is_dir()]
         for name in missing:

@@ -216,10 +216,8 @@ def _measure(task) -> tuple[int, int, list[float]] | str:
     except Exception as error:  # PIL raises many kinds for a bad file
         return f"image cannot be read: {error}"
     try:
-        if values == [None]:
-            labels = binary_foreground(root / mask_path)
-        else:
-            labels = index_values(root / mask_path)
+        read = binary_foreground if values == [None] else index_values
+        labels = read(root / mask_path)
     except Exception as error:
         return f"mask cannot be read: {error}"
     if labels.shape != (height, width):

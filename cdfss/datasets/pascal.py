@@ -13,10 +13,28 @@ from PIL import Image
 from cdfss.datasets.listing import Listing, Pair, Problem, base_of, split_folder
 from cdfss.files import replacing
 
-CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
+CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 INSIDE = ("VOC2012", "VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012")
 
 

@@ -33,7 +33,7 @@ def read_mask(path: str | Path, value: int | None, size: int) -> tuple[np.ndarra
 
 
 def binary_foreground(path: str | Path) -> np.ndarray:
-    """(H, W) bool of a binary mask file: grey values of 128 and above, or 1 where there are only 0 and 1."""
+    """(H, W) bool of a binary mask file: grey values from 128, or 1 where there are only 0 and 1."""
     with Image.open(path) as image:
         grey = np.array(image.convert("L"))
     return grey >= 128 if grey.max() > 1 else grey == 1

@@ -12,13 +12,14 @@ from cdfss.errors import CdfssError
 
 try:
     run = configuration.parse(config)
-    device = devices.wanted(run.device)
 except CdfssError as error:
     raise WorkflowError(str(error))
 
 FOLDER = f"results/{run.name}"
 ENVIRONMENT = "../../envs/cdfss.yaml"
-GPUS = int(device == "cuda")  # of one training or evaluation job; 0 does not count against a limit
+# GPUs of one training or evaluation job. "cuda" is taken at its word here, since the machine that
+# plans need not be the one that computes; a local run checks before its first job.
+GPUS = int(run.device == "cuda" or (run.device == "auto" and len(devices.visible()) > 0))
 
 
 wildcard_constraints:
@@ -30,18 +31,33 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+def raw_marker(wildcards):
+    """The file that says raw data is complete; none for a data set with its own root."""
+    if run.data[wildcards.data].root is not None:
+        return []
+    return f"{run.folder}/{wildcards.data}/complete.json"
+
+
+def settings_of(wildcards):
+    """What the rows of a job depend on; a change runs exactly the jobs that it touches again."""
+    settings = run.evaluation_settings(
+        wildcards.domain, wildcards.variant, int(wildcards.shot), int(wildcards.seed)
+    )
+    return settings | {"shard": int(wildcards.shard), "shards": run.shards}
+
+
 def main_process():
     """Whether this is the user's own Snakemake, not the one of a single job."""
     return workflow.exec_mode == workflow.exec_mode.DEFAULT
 
 
 if main_process():
-    for line in preflight.warnings(run, device, "gpu" in workflow.global_resources):
+    for line in preflight.warnings(run, GPUS, "gpu" in workflow.global_resources):
         logger.warning(line)
 
 
 onstart:
     # Before the first job of a real run; a dry run plans all the same.
-    problems = preflight.problems(run)
+    problems = preflight.problems(run, here=workflow.local_exec)
     if problems:
         raise WorkflowError("\n".join(problems))

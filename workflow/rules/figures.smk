@@ -2,8 +2,6 @@
 if not run.source.checkpoint:
 
     rule training_history:
-        message:
-            "Plotting the source training"
         input:
             rules.source.output.history,
         output:
@@ -17,19 +15,19 @@ if not run.source.checkpoint:
             f"{FOLDER}/logs/training_history.log",
         benchmark:
             f"{FOLDER}/benchmarks/training_history.tsv"
+        conda:
+            ENVIRONMENT
         threads: 1
         resources:
             mem_mb=1000,
             runtime=10,
-        conda:
-            ENVIRONMENT
+        message:
+            "Plotting the source training"
         script:
             "../scripts/training_history.py"
 
 
 rule episode_grid:
-    message:
-        "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
     input:
         index=f"{FOLDER}/index/{{domain}}.parquet",
         rows=expand(
@@ -49,17 +47,19 @@ rule episode_grid:
             category="Figures",
             labels={"figure": "episodes of {domain}", "shot": "{shot}"},
         ),
-    params:
-        variants={n: v.title or n for n, v in (run.models or run.variants).items()},
     log:
         f"{FOLDER}/logs/episode_grid/{{domain}}-{{shot}}shot.log",
     benchmark:
         f"{FOLDER}/benchmarks/episode_grid/{{domain}}-{{shot}}shot.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        ENVIRONMENT
+    params:
+        variants={n: v.title or n for n, v in (run.models or run.variants).items()},
+    message:
+        "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
     script:
         "../scripts/episode_grid.py"

@@ -3,22 +3,22 @@ WEIGHTS = preflight.backbone_file(run)  # None where the weights are an installe
 
 
 rule backbone:
-    message:
-        "Downloading ImageNet weights of {run.backbone}"
     output:
         f"{run.folder}/backbones/{{file}}.pth",
     log:
         f"{FOLDER}/logs/backbone/{{file}}.log",
     benchmark:
         f"{FOLDER}/benchmarks/backbone/{{file}}.tsv"
-    params:
-        backbone=run.backbone,
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=1000,
         runtime=60,
-    conda:
-        ENVIRONMENT
+    params:
+        backbone=run.backbone,
+    message:
+        "Downloading ImageNet weights of {run.backbone}"
     script:
         "../scripts/backbone.py"
 
@@ -26,33 +26,31 @@ rule backbone:
 if run.source.checkpoint:
 
     rule source:
-        message:
-            "Taking the source model from {input.checkpoint}"
         input:
             checkpoint=str(run.source.checkpoint),
         output:
             checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
             identity=f"{FOLDER}/source/checkpoint.json",
-        params:
-            backbone=run.backbone,
         log:
             f"{FOLDER}/logs/source.log",
         benchmark:
             f"{FOLDER}/benchmarks/source.tsv"
+        conda:
+            ENVIRONMENT
         threads: 1
         resources:
             mem_mb=2000,
             runtime=10,
-        conda:
-            ENVIRONMENT
+        params:
+            backbone=run.backbone,
+        message:
+            "Taking the source model from {input.checkpoint}"
         script:
             "../scripts/take_checkpoint.py"
 
 else:
 
     rule source:
-        message:
-            "Training HSNet ({run.backbone}) on {run.source.data}"
         input:
             source=f"{FOLDER}/index/{run.source.data}.parquet",
             validation=f"{FOLDER}/index/{run.source.validation.data}.parquet",
@@ -61,20 +59,22 @@ else:
             checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
             identity=f"{FOLDER}/source/checkpoint.json",
             history=f"{FOLDER}/source/history.parquet",
-        params:
-            settings=run.source_settings(),
-            state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
-            device=run.device,
         log:
             f"{FOLDER}/logs/source.log",
         benchmark:
             f"{FOLDER}/benchmarks/source.tsv"
+        conda:
+            ENVIRONMENT
         threads: 8
         resources:
             gpu=GPUS,
             mem_mb=24000,
             runtime=2880,
-        conda:
-            ENVIRONMENT
+        params:
+            settings=run.source_settings(),
+            state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
+            device=run.device,
+        message:
+            "Training HSNet ({run.backbone}) on {run.source.data}"
         script:
             "../scripts/source.py"

@@ -1,7 +1,5 @@
 # Tables: from evaluation rows alone.
 rule table1:
-    message:
-        "Making table 1"
     input:
         expand(
             ROWS,
@@ -20,17 +18,19 @@ rule table1:
         ),
         csv="results/table1.csv",
         tex="results/table1.tex",
-    params:
-        settings=run.table_settings(),
     log:
         f"{FOLDER}/logs/table1.log",
     benchmark:
         f"{FOLDER}/benchmarks/table1.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        ENVIRONMENT
+    params:
+        settings=run.table_settings(),
+    message:
+        "Making table 1"
     script:
         "../scripts/table1.py"

@@ -1,0 +1,225 @@
+"""What the workflow plans, refuses and runs again; nothing heavy is computed here."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import square_mask, write_picture
+
+from .conftest import ROOT
+
+SMALL = """
+name: small
+title: Small
+image_size: 64
+backbone: efficientnet_lite0
+shots: [1]
+data:
+  source: {format: pascal, synthetic: everyday}
+  mine: {format: folder, root: mine}
+source:
+  data: source
+  validation: {data: source, split: trn, episodes: 2}
+  epochs: 1
+domains:
+  mine: {episodes: 4}
+adaptation: {steps: 1, learning_rate: 0.01}
+variants:
+  copy: {predictor: copy}
+  foreground: {predictor: foreground}
+"""
+
+
+def own_data(project, pictures=4):
+    for number in range(pictures):
+        write_picture(project.folder / "mine" / "images" / f"{number}.jpg", seed=number)
+        write_picture(project.folder / "mine" / "masks" / f"{number}.png", mask=square_mask())
+
+
+def with_models(project):
+    values = yaml.safe_load(SMALL)
+    values["variants"] = {"baseline": {}, "apm_s": {"masker": "S"}, "apm_m": {"masker": "M"}}
+    return project.write("models.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def test_the_papers_run_is_planned_with_nothing_there(project):
+    begin = time.monotonic()
+    jobs = project.jobs()
+    assert time.monotonic() - begin < 30
+    assert jobs["evaluate"] == 4 * 5 * 2
+    assert jobs["episodes"] == 4 * 2
+    assert jobs["download"] == jobs["index"] == 5
+    assert jobs["source"] == jobs["table1"] == jobs["backbone"] == 1
+    assert project.jobs("results/table1.md")["evaluate"] == 40
+    assert project.jobs("--cores", "8", "--resources", "gpu=2")["evaluate"] == 40
+    assert not (project.folder / "data").exists()
+
+
+def test_every_shipped_configuration_is_planned(project):
+    for path in sorted((project.folder / "config").glob("*.yaml")):
+        assert project.jobs("--configfile", path)["table1"] == 1
+
+
+def test_a_dry_run_warns_of_what_is_missing(project, monkeypatch):
+    for key in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(key, raising=False)
+    output = project.run("-n", KAGGLE_CONFIG_DIR=str(project.folder))
+    assert "missing: data.chestxray: needs a Kaggle account" in output
+
+
+def test_a_run_stops_before_its_first_job_and_lists_everything_missing(project, monkeypatch):
+    values = yaml.safe_load((project.folder / "config" / "config.yaml").read_text())
+    values["data"]["isic2018"]["root"] = "/nowhere/isic"
+    values["data"]["fss1000"]["root"] = "/nowhere/fss"
+    for key in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(key, raising=False)
+    name = project.write("c.yaml", yaml.safe_dump(values))
+    output = project.run(
+        "--cores", "1", "--configfile", name, check=False, KAGGLE_CONFIG_DIR=str(project.folder)
+    )
+    refusal = output[output.index("WorkflowError") :]
+    assert "3 of the inputs are missing" in refusal
+    assert "data.fss1000.root: /nowhere/fss is not a folder" in refusal
+    assert "data.isic2018.root: /nowhere/isic is not a folder" in refusal
+    assert "data.chestxray: needs a Kaggle account" in refusal
+    assert "Traceback" not in output
+    assert "localrule" not in output
+    assert not re.search(r"^rule \w+:", output, re.M)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shotz": [1]}, "shotz is not a key; did you mean 'shots'?"),
+        ({"shots": [-1]}, "shots.0 is -1"),
+        ({"domains": {"isic": {}}}, "domains.isic: 'isic' is not in data"),
+        ({"variants": {"a": {"masker": "Q"}}}, "variants.a.masker is 'Q'; it should be 'S' or 'M'"),
+        ({"name": "a b"}, "name is 'a b'"),
+    ],
+)
+def test_a_wrong_configuration_is_one_message_even_in_a_dry_run(project, change, message):
+    name = project.write("c.yaml", yaml.safe_dump(yaml.safe_load(SMALL) | change))
+    output = project.run("-n", "--configfile", name, check=False, CUDA_VISIBLE_DEVICES="")
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_cuda_is_planned_anywhere_but_a_local_run_refuses_to_start_without(project):
+    own_data(project)
+    name = project.write("c.yaml", SMALL + "device: cuda\n")
+    assert project.jobs("--configfile", name)["evaluate_trivial"] == 2
+    output = project.run("--cores", "1", "--configfile", name, check=False, CUDA_VISIBLE_DEVICES="")
+    assert "device: cuda is configured, but this machine shows no GPU" in output
+    assert not (project.folder / "results").exists()
+
+
+def test_more_shots_than_pictures_in_a_class_are_refused_before_any_job(project):
+    own_data(project, 3)
+    name = project.write("c.yaml", SMALL.replace("shots: [1]", "shots: [1, 5]"))
+    output = project.run("--cores", "1", "--configfile", name, check=False)
+    assert "shots is [1, 5]: classes of mine must have at least 5 pictures" in output
+    assert "mine (3)" in output
+    assert not (project.folder / "results").exists()
+
+
+def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project):
+    own_data(project)
+    name = project.write("c.yaml", SMALL)
+    project.run("--cores", "2", "--configfile", name)
+    table = (project.folder / "results" / "table1.md").read_text()
+    assert table.startswith("# Small: ")
+    assert "100.00" in table  # all masks are the same square: copying it is perfect
+    assert (project.folder / "results" / "small" / "figures" / "episodes-mine-1shot.png").exists()
+    assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
+
+    # A touched script or picture runs nothing again; a deleted figure comes back alone.
+    for path in (project.folder / "workflow" / "scripts").iterdir():
+        path.touch()
+    assert project.jobs("--configfile", name) == {}
+    (project.folder / "results" / "small" / "figures" / "episodes-mine-1shot.svg").unlink()
+    assert project.jobs("--configfile", name) == {"episode_grid": 1, "all": 1, "total": 2}
+
+
+def test_bad_pictures_stop_the_index_with_a_list_and_no_traceback(project):
+    own_data(project)
+    (project.folder / "mine" / "images" / "1.jpg").write_text("no picture")
+    (project.folder / "mine" / "masks" / "2.png").unlink()
+    output = project.run("--cores", "1", "--configfile", project.write("c.yaml", SMALL), check=False)
+    assert "images/1.jpg: image cannot be read" in output
+    assert "images/2.jpg: image without a mask" in output
+    assert "Traceback" not in output
+    assert "on_bad_pair: skip" in (project.folder / "results/small/logs/index/mine.log").read_text()
+
+
+def test_one_variants_learning_rate_plans_that_variant_alone(project):
+    own_data(project)
+    name = with_models(project)
+    assert project.jobs("--configfile", name)["evaluate"] == 3
+    project.run("--cores", "1", "--configfile", name, "--touch", "--quiet", check=False)
+    # Stand-ins for the finished files, recorded with the parameters of this configuration.
+    script = "import pathlib, sys; [pathlib.Path(str(p)).write_bytes(b'x') for p in snakemake.output]\n"
+    for path in (project.folder / "workflow" / "scripts").iterdir():
+        path.write_text(script)
+    project.run("--cores", "2", "--configfile", name)
+    assert project.jobs("--configfile", name) == {}
+    values = yaml.safe_load((project.folder / name).read_text())
+    values["variants"]["apm_s"]["learning_rate"] = 0.5
+    project.write(name, yaml.safe_dump(values, sort_keys=False))
+    jobs = project.jobs("--configfile", name)
+    assert jobs["evaluate"] == 1
+    assert {"source", "index", "episodes"}.isdisjoint(jobs)
+    # A touched checkpoint loses no finished evaluation.
+    values["variants"]["apm_s"].pop("learning_rate")
+    project.write(name, yaml.safe_dump(values, sort_keys=False))
+    (project.folder / "results" / "small" / "source" / "checkpoint.safetensors").touch()
+    assert project.jobs("--configfile", name) == {}
+
+
+def test_an_existing_checkpoint_replaces_the_training(project):
+    own_data(project)
+    values = yaml.safe_load((project.folder / with_models(project)).read_text())
+    values["source"]["checkpoint"] = "trained.safetensors"
+    name = project.write("c.yaml", yaml.safe_dump(values, sort_keys=False))
+    output = project.run("--cores", "1", "--configfile", name, check=False)
+    assert "source.checkpoint: trained.safetensors is not a file" in output
+    (project.folder / "trained.safetensors").write_bytes(b"x")
+    jobs = project.jobs("--configfile", name)
+    assert jobs["index"] == 1
+    assert "generate" not in jobs
+
+
+def test_every_rule_states_its_log_benchmark_threads_memory_and_time():
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for rule in re.split(r"^ *rule ", path.read_text(), flags=re.M)[1:]:
+            name = rule.split(":")[0]
+            for directive in ("message", "log", "benchmark", "threads", "conda", "script"):
+                assert re.search(rf"^ +{directive}:", rule, re.M), f"{name} has no {directive}"
+            assert "mem_mb=" in rule
+            assert "runtime=" in rule
+        assert not re.search(r"^ +run:", path.read_text(), re.M)
+
+
+def test_scripts_hold_no_logic():
+    for path in (ROOT / "workflow" / "scripts").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(for|if|while|def|class|try|lambda)\b", text, re.M), path.name
+        assert "with job(snakemake.log[0]" in text
+
+
+def test_environment_and_package_ask_for_the_same():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "envs" / "cdfss.yaml").read_text())["dependencies"]
+    assert environment[-1]["pip"] == project["dependencies"]
+    assert f"python {project['requires-python']}" in environment
+
+
+def test_lint_finds_nothing():
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

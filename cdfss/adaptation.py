@@ -1,6 +1,7 @@
 """Adaptation of the frequency modules to the labelled supports of one episode (paper section 4.4)."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +100,7 @@ def adapt(
     coarse = torch.cat(features[COARSE])  # (L * k, C, h, w)
     if tuned.masker is not None:
         spectrum = tuned.masker.spectrum(coarse)
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    optimiser = Adam(parameters, learning_rate)
     losses = []
     for _ in range(steps):
         if tuned.masker is not None:
@@ -108,13 +109,38 @@ def adapt(
         logits = resize_logits(tuned.learner.mix(fine, middle, squeezed), size)
         loss = F.cross_entropy(logits, target)
         # Not backward(): it would also fill gradients of the shared, frozen learner.
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimiser.step()
+        optimiser.step(torch.autograd.grad(loss, parameters))
         losses.append(loss.detach())
     adapted.losses = torch.stack(losses).cpu()
     return adapted
+
+
+class Adam:
+    """Adam with torch's defaults and, number for number, its arithmetic.
+
+    torch.optim loads the compiler on first use, which takes longer than a small adaptation.
+    """
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, parameters: list[Tensor], learning_rate: float):
+        self.parameters, self.learning_rate, self.steps = parameters, learning_rate, 0
+        self.means = [torch.zeros_like(parameter) for parameter in parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients) -> None:
+        """Move every parameter in place by its gradient."""
+        self.steps += 1
+        first, second = self.BETAS
+        size = self.learning_rate / (1 - first**self.steps)
+        scale = math.sqrt(1 - second**self.steps)
+        for parameter, gradient, mean, square in zip(
+            self.parameters, gradients, self.means, self.squares, strict=True
+        ):
+            mean.lerp_(gradient, 1 - first)
+            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+            parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
 
 
 def _fork(model: HSNet) -> HSNet:

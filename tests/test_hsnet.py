@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from reference import disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet, adapt
-from cdfss.adaptation import vote
+from cdfss.adaptation import Adam, vote
 from cdfss.backbone_facts import BACKBONES
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.hypercorrelation import correlate, mask_support
@@ -109,6 +109,20 @@ def test_adaptation_goes_on_from_the_present_values():
     first = adapt(model, supports, masks, 4, 0.1)
     again = adapt(first.model, supports, masks, 1, 0.1)
     assert again.losses[0] < first.losses[0]
+
+
+def test_adam_is_torchs_adam():
+    torch.manual_seed(0)
+    ours = [torch.randn(4, 5), torch.randn(3)]
+    theirs = [value.clone().requires_grad_() for value in ours]
+    optimiser, reference = Adam(ours, 0.03), torch.optim.Adam(theirs, 0.03)
+    for _ in range(20):
+        gradients = [torch.randn_like(value) for value in ours]
+        optimiser.step(gradients)
+        for parameter, gradient in zip(theirs, gradients):
+            parameter.grad = gradient
+        reference.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs))
 
 
 def test_nothing_to_tune_is_refused():

@@ -1,7 +1,7 @@
 """Trained models as files: ours (safetensors with metadata) and the published ones (.pt).
 
 Our files hold the learner under `learner.*` and, where it is not the stock ImageNet network, the
-backbone under `backbone.network.*`. Metadata: format, backbone, image_size, and what made it.
+backbone under `backbone.network.*`. Metadata `cdfss`, as JSON: format, backbone, and what made it.
 """
 
 import hashlib
@@ -21,14 +21,15 @@ from cdfss.hsnet import HSNet
 FORMAT = "cdfss-hsnet-1"
 
 
-def save(path: str | Path, state: dict[str, Tensor], backbone: str, facts: dict[str, str]) -> None:
+def save(path: str | Path, state: dict[str, Tensor], backbone: str, facts: dict) -> None:
     """Write a checkpoint.
 
     Args:
         state: tensors under `learner.*` and maybe `backbone.network.*`.
-        facts: more metadata, text only.
+        facts: more metadata.
     """
-    metadata = {"format": FORMAT, "backbone": backbone, **facts}
+    # One entry: several would be written in a random order, and equal models in unequal files.
+    metadata = {"cdfss": json.dumps({"format": FORMAT, "backbone": backbone, **facts}, sort_keys=True)}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
@@ -54,7 +55,7 @@ def load(path: str | Path, backbone: str) -> dict[str, Tensor]:
 def _load_ours(path: Path, backbone: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {}).get("cdfss", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a handle, no dict)
     except SafetensorError as error:
         raise CdfssError(f"source.checkpoint: cannot read {path}: {error}") from error

@@ -67,6 +67,7 @@ def load(paths) -> pd.DataFrame:
     files = []
     for path in map(Path, paths):
         files += sorted(path.glob("**/rows/**/*.parquet")) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file()]
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
     tables = [pq.read_table(file).replace_schema_metadata() for file in files]

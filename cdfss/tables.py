@@ -104,7 +104,7 @@ def main_table(rows: pd.DataFrame, settings: dict) -> pd.DataFrame:
 def _grid(table: pd.DataFrame, settings: dict) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of table 1: a row per variant, a column per domain and shot."""
     domains = {**settings["domains"], AVERAGE: "Average"}
-    cells = table.set_index(["variant", "domain", "shot"])
+    cells = table.set_index(["variant", "domain", "shot"]).sort_index()
     headings = ["mIoU, %"]
     headings += [f"{title} {shot}-shot" for title in domains.values() for shot in settings["shots"]]
     columns = [(domain, shot) for domain in domains for shot in settings["shots"]]
@@ -116,7 +116,7 @@ def _grid(table: pd.DataFrame, settings: dict) -> tuple[list[str], list[list[str
     lines = []
     for variant, title in settings["variants"].items():
         lines.append(line(title, variant, "miou", ".2f"))
-        if settings["published"] and cells.loc[variant, "published"].notna().any():
+        if settings["published"] and cells["published"].xs(variant).notna().any():
             lines.append(line("published", variant, "published", ".2f"))
             lines.append(line("difference", variant, "difference", "+.2f"))
     first = next(iter(settings["variants"]))

@@ -6,7 +6,6 @@ on query masks with void pixels as background. The checkpoint is the epoch with 
 mIoU on the validation episodes.
 """
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -181,8 +180,7 @@ def train(
         )
         state.save()
     frame = pd.DataFrame(state.history)
-    facts = {"settings": json.dumps(settings), "epoch": str(state.best_epoch)}
-    facts |= {"validation_miou": repr(state.best), "image_size": str(settings["image_size"])}
+    facts = {"settings": settings, "epoch": state.best_epoch, "validation_miou": state.best}
     learner = {f"learner.{key}": value for key, value in state.best_learner.items()}
     checkpoints.save(checkpoint, learner, settings["backbone"], facts)
     with replacing(history) as temporary:

@@ -16,6 +16,7 @@ from cdfss.errors import CdfssError
 from cdfss.files import replacing
 
 TIMEOUT = 30.0  # seconds without a byte
+CHUNK = 1 << 16  # bytes; what a broken connection loses at most
 ATTEMPTS = 5  # connections in a row that bring nothing new before giving up
 
 
@@ -226,7 +227,7 @@ def _continue(url: str, part: Path) -> tuple[bool, str]:
             expected = answer.headers.get("Content-Length")
             total = None if expected is None else int(expected) + (have if resumed else 0)
             with part.open("ab" if resumed else "wb") as file:
-                for chunk in answer.iter_content(1 << 20):
+                for chunk in answer.iter_content(CHUNK):
                     file.write(chunk)
     except requests.RequestException as error:
         return False, f"the connection broke ({type(error).__name__})"

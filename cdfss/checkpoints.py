@@ -78,8 +78,12 @@ def _load_published(path: Path) -> dict[str, Tensor]:
     for key, value in items.items():
         if key.startswith("hpn_learner."):
             state["learner." + key.removeprefix("hpn_learner.")] = value
-        elif key.startswith("backbone.") and not key.startswith(("backbone.fc.", "backbone.classifier.")):
+        elif key.startswith(("backbone.fc.", "backbone.classifier.")):
+            continue  # the classifier is in the files and not used
+        elif key.startswith("backbone."):
             state["backbone.network." + key.removeprefix("backbone.")] = value
+        else:
+            state[key] = value  # of another network; the check names it
     return state
 
 
@@ -130,5 +134,5 @@ def write_identity(checkpoint: str | Path, path: str | Path) -> None:
 
 def take(source: str | Path, backbone: str, checkpoint: str | Path, identity: str | Path) -> None:
     """Check a user's checkpoint and write it, with its identity, where a training would have."""
-    save(checkpoint, load(source, backbone), backbone, {"taken_from": str(source)})
+    save(checkpoint, load(source, backbone), backbone, {})
     write_identity(checkpoint, identity)

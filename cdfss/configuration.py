@@ -88,7 +88,7 @@ class Source(Section):
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     seed: int = Field(0, ge=0, description="of the learner's weights, the order and the supports")
     checkpoint: Path | None = Field(
-        None, description="a trained file (.safetensors of ours, .pt of HSNet or PATNet) instead"
+        None, description="a trained HSNet instead: .safetensors of ours, or a published .pt"
     )
 
 
@@ -205,6 +205,11 @@ class Configuration(Section):
     def index_settings(self, data: str) -> dict[str, Any]:
         settings = self.data[data].model_dump(mode="json")
         return settings | {"name": data, "folder": str(self.folder)}
+
+    def raw_settings(self, data: str) -> dict[str, Any]:
+        """What a download or generation depends on: less than the index made from it."""
+        settings = self.index_settings(data)
+        return {key: settings[key] for key in ("name", "folder", "format", "download", "synthetic")}
 
     def episode_settings(self, domain: str, shot: int, seed: int) -> dict[str, Any]:
         entry = self.domains[domain]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cdfss.errors import CdfssError
 
-# Where a scheduler has already given this job its own devices, they are not shared out again.
+# A scheduler that has given this job a single device of its own is not second-guessed.
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "KUBERNETES_SERVICE_HOST")
 
 
@@ -67,6 +67,12 @@ def wanted(device: str) -> str:
     return "cpu"
 
 
+def lock_folder(job: str | None = None) -> Path:
+    """Where this user's lock files are: of the machine, or of a scheduler's job."""
+    ending = "" if job is None else "-" + re.sub(r"[^A-Za-z0-9]", "_", job)
+    return Path(tempfile.gettempdir()) / f"cdfss-devices-{os.getuid()}{ending}"
+
+
 @contextmanager
 def slot(names: list[str], folder: Path | None = None, patience: float = 0.2):
     """Hold one of the devices `names`; yields its position in `names`. Waits until one is free.
@@ -75,7 +81,7 @@ def slot(names: list[str], folder: Path | None = None, patience: float = 0.2):
         folder: of the lock files, one for the whole machine by default.
         patience: seconds between attempts.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"cdfss-devices-{os.getuid()}"
+    folder = folder or lock_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     told = False
     while True:
@@ -116,11 +122,12 @@ def device(configured: str):
             "set device: cpu"
         )
     names = visible()
-    if any(key in os.environ for key in SCHEDULERS):
-        chosen = torch.device("cuda", 0)
-        yield _announce(torch, chosen)
+    job = next((os.environ[key] for key in SCHEDULERS if key in os.environ), None)
+    if job is not None and len(names) == 1:
+        yield _announce(torch, torch.device("cuda", 0))
         return
-    with slot(names) as position:
+    # Within a scheduler's job of several GPUs the slots are that job's own.
+    with slot(names, lock_folder(job)) as position:
         chosen = torch.device("cuda", position)
         torch.cuda.set_device(chosen)
         yield _announce(torch, chosen)

@@ -31,7 +31,7 @@ def missing(run: Configuration) -> list[str]:
                     "data set, or remove it to download the data set (docs/data.md)"
                 )
             continue
-        if (Path(settings["folder"]) / name / "complete.json").is_file():
+        if _complete(settings):
             continue
         try:
             reason = download.obstacle(settings)
@@ -43,6 +43,10 @@ def missing(run: Configuration) -> list[str]:
     if checkpoint is not None and not checkpoint.is_file():
         lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
     return lines
+
+
+def _complete(settings: dict) -> bool:
+    return (Path(settings["folder"]) / settings["name"] / "complete.json").is_file()
 
 
 def problems(run: Configuration, here: bool = True) -> list[str]:
@@ -61,7 +65,8 @@ def problems(run: Configuration, here: bool = True) -> list[str]:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
     for name in needed_data(run):
         settings = run.index_settings(name)
-        if index.root_of(settings).is_dir():
+        # Without a root of the user's, files are only worth a look once all of them are there.
+        if settings["root"] is not None or _complete(settings):
             lines += _problems_of(run, name, settings)
     return lines
 
@@ -103,7 +108,7 @@ def warnings(run: Configuration, gpus: int, gpus_limited: bool) -> list[str]:
     lines = []
     if not gpus and run.device == "auto":
         lines.append("device: auto finds no GPU here; training and evaluation use the processor")
-    if gpus and not gpus_limited:
+    if gpus and not gpus_limited and devices.visible():
         lines.append(
             f"no --resources gpu=N given: GPU jobs will start on every free core and wait for one of "
             f"{len(devices.visible())} GPUs; give gpu={len(devices.visible())}"

@@ -72,7 +72,10 @@ class Batches:
     def __call__(self, pairs: np.ndarray, batch_size: int):
         if self.kept is None:
             loader = DataLoader(
-                Pairs(self.pictures, pairs, self.size), batch_size, num_workers=self.workers
+                Pairs(self.pictures, pairs, self.size),
+                batch_size,
+                num_workers=self.workers,
+                multiprocessing_context="fork" if self.workers else None,
             )
             for batch in loader:
                 query, mask, void, support, support_mask = (part.to(self.device) for part in batch)

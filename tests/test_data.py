@@ -321,3 +321,20 @@ def test_both_namings_of_lung_masks_are_paired(settings, tmp_path):
 def test_a_folder_of_something_else_is_refused_with_the_layout_expected(settings, tmp_path, format):
     with pytest.raises(CdfssError, match="expected"):
         build(settings, tmp_path, format=format)
+
+
+def test_pieces_of_an_earlier_root_or_a_killed_job_are_not_taken_along(settings, tmp_path):
+    land(tmp_path, 2)
+    build(settings, tmp_path, format="deepglobe")
+    origin = tmp_path / "work" / "mine" / "prepared" / "1" / "test" / "origin"
+    (origin / ".7_sat_00.jpg.123.partial").write_bytes(b"half")
+    for kind in ("sat.jpg", "mask.png"):
+        (tmp_path / "train" / f"1_{kind}").unlink()
+    built, _ = build(settings, tmp_path, format="deepglobe")
+    assert len(built.rows) == 12
+
+
+def test_a_users_masks_without_foreground_are_named(settings, folder_data):
+    write_picture(folder_data / "roof" / "masks" / "4.png", mask=square_mask(value=38))
+    with pytest.raises(CdfssError, match=r"roof/masks/4\.png: has no foreground"):
+        build(settings, folder_data)

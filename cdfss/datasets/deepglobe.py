@@ -5,6 +5,8 @@ as PATNet publishes it: `<1..6>/test/origin/<tile>_sat_<row><column>.jpg` with
 `<1..6>/test/groundtruth/<same name>.png`. Steps as in PATNet data/preprocess.py.
 """
 
+import multiprocessing
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -42,11 +44,12 @@ def prepare(root: Path, prepared: Path, settings: dict, log) -> tuple[Path, list
     }
     pairs = match_masks(tiles, masks, listing, root)
     log(f"{settings['name']}: cutting {len(pairs)} tiles into {GRID} x {GRID} pieces")
+    shutil.rmtree(prepared, ignore_errors=True)  # of another root, or of a killed job
     for name in range(1, 7):
         for kind in ("origin", "groundtruth"):
-            (prepared / str(name) / "test" / kind).mkdir(parents=True, exist_ok=True)
+            (prepared / str(name) / "test" / kind).mkdir(parents=True)
     notes = {"pieces_kept": 0, "pieces_of_one_colour": 0, "pieces_with_a_rare_colour": 0}
-    with ProcessPoolExecutor(settings.get("threads", 1)) as pool:
+    with ProcessPoolExecutor(settings.get("threads", 1), multiprocessing.get_context("fork")) as pool:
         results = pool.map(_cut, pairs, [prepared] * len(pairs))
         for (tile, _), result in zip(pairs, results, strict=True):
             if isinstance(result, str):

@@ -76,11 +76,17 @@ def data_set(settings: dict, marker: str | Path, log=print) -> None:
     if reason:
         raise CdfssError(reason)
     base = Path(settings["folder"]) / settings["name"]
-    archives, raw = base / "archives", base / "raw"
+    archives, raw, chosen = base / "archives", base / "raw", base / "source.json"
+    files = source_of(settings)
+    if chosen.is_file() and json.loads(chosen.read_text()) != files:
+        shutil.rmtree(raw, ignore_errors=True)  # of another source; layouts must not mix
+        shutil.rmtree(archives, ignore_errors=True)
+    with replacing(chosen) as temporary:
+        temporary.write_text(json.dumps(files) + "\n")
     archives.mkdir(parents=True, exist_ok=True)
     raw.mkdir(parents=True, exist_ok=True)
     record = []
-    for file in source_of(settings):
+    for file in files:
         record.append(_fetch(file, archives, raw, log))
     entry = registry()[settings["format"]]
     facts = {"title": entry["title"], "licence": entry["licence"], "citation": entry["citation"]}
@@ -157,8 +163,8 @@ def _fetch_kaggle(handle: str, raw: Path, log) -> dict:
     # kagglehub keeps its own copy; a second one is not needed.
     for path in Path(folder).iterdir():
         link = raw / path.name
-        if not link.exists():
-            link.symlink_to(path)
+        link.unlink(missing_ok=True)  # it may point to a copy that is gone
+        link.symlink_to(path)
     return {"origin": f"https://www.kaggle.com/datasets/{handle}", "folder": str(folder)}
 
 

@@ -7,6 +7,7 @@ for a binary mask), class_id (from 0), class_name, split, height, width (pixels)
 """
 
 import json
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,9 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
     listing = reader.list_pairs(root, settings)
     rows, bad = _open_all(listing.pairs, root, name, threads)
     problems = problems + listing.problems + bad
+    if settings["format"] == "folder":  # the public sets are taken as published
+        rows, empty = _without_empty_masks(rows)
+        problems += empty
     rows, small = _without_small_classes(rows)
     problems += small
     notes = notes | listing.notes | {"bad": len(problems), "pairs": len(rows)}
@@ -176,7 +180,7 @@ def _open_all(pairs: list[Pair], root: Path, name: str, threads: int) -> tuple[l
     for pair in pairs:
         files.setdefault((pair.image, pair.mask), []).append(pair)
     measured, problems = {}, []
-    with ProcessPoolExecutor(threads) as pool:
+    with ProcessPoolExecutor(threads, multiprocessing.get_context("fork")) as pool:
         tasks = [(root, *key, [pair.mask_value for pair in group]) for key, group in files.items()]
         progress = Progress(f"{name}: opening pictures", len(tasks))
         results = pool.map(_measure, tasks, chunksize=16)
@@ -238,6 +242,17 @@ def read_image_size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         image.load()
         return image.height, image.width
+
+
+def _without_empty_masks(rows: list) -> tuple[list, list[Problem]]:
+    """A user's masks without foreground, as label masks of low values would give."""
+    mask_at, share_at = SCHEMA.names.index("mask"), SCHEMA.names.index("foreground")
+    problems = [
+        Problem(Path(row[mask_at]), "has no foreground; foreground is grey from 128, or 1 beside 0")
+        for row in rows
+        if row[share_at] == 0
+    ]
+    return [row for row in rows if row[share_at] > 0], problems
 
 
 def _without_small_classes(rows: list) -> tuple[list, list[Problem]]:

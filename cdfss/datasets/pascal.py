@@ -5,6 +5,7 @@ Layout: `JPEGImages/<id>.jpg`, `SegmentationClassAug/<id>.png` (class values, 25
 missing it is made from VOC's SegmentationClass and SBD's `cls/<id>.mat`.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +48,17 @@ def prepare(root: Path, prepared: Path, settings: dict, log) -> tuple[Path, list
     if (base / "SegmentationClassAug").is_dir():
         return base, [], {}
     sbd = base_of(root, ("cls",), ("dataset", "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset"))
+    shutil.rmtree(prepared, ignore_errors=True)  # of another root, or of a killed job
     target = prepared / "SegmentationClassAug"
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True)
     link = prepared / "JPEGImages"
-    if not link.is_symlink():
-        link.symlink_to((base / "JPEGImages").resolve(), target_is_directory=True)
+    link.symlink_to((base / "JPEGImages").resolve(), target_is_directory=True)
     problems = []
     own = {path.stem: path for path in (base / "SegmentationClass").glob("*.png")}
     extra = {path.stem: path for path in (sbd / "cls").glob("*.mat")}
     log(f"{settings['name']}: writing {len(own | extra)} label files from VOC and SBD")
     for name in sorted(own | extra):
         output = target / f"{name}.png"
-        if output.exists():
-            continue
         try:
             labels = _voc_labels(own[name]) if name in own else _sbd_labels(extra[name])
         except Exception as error:  # scipy and PIL raise many kinds for a bad file

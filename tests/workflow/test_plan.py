@@ -222,3 +222,19 @@ def test_lint_finds_nothing():
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_interrupted_generation_does_not_stop_the_next_run(project):
+    own_data(project)
+    values = yaml.safe_load(SMALL)
+    values["data"]["lungs"] = {"format": "chestxray", "synthetic": "lungs"}
+    values["domains"] = {"lungs": {"episodes": 2}}
+    (project.folder / "data" / "lungs" / "raw").mkdir(parents=True)
+    name = project.write("c.yaml", yaml.safe_dump(values))
+    project.run("--cores", "2", "--configfile", name)
+    # How bad files are treated does not concern what was generated.
+    values["data"]["lungs"]["on_bad_pair"] = "skip"
+    project.write(name, yaml.safe_dump(values))
+    jobs = project.jobs("--configfile", name)
+    assert jobs["index"] == 1
+    assert "generate" not in jobs

@@ -19,7 +19,7 @@ rule download:
         mem_mb=2000,
         runtime=720,
     params:
-        settings=lambda wildcards: run.index_settings(wildcards.data),
+        settings=lambda wildcards: run.raw_settings(wildcards.data),
     message:
         "Downloading data set {wildcards.data}"
     script:
@@ -42,7 +42,7 @@ rule generate:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=lambda wildcards: run.index_settings(wildcards.data),
+        settings=lambda wildcards: run.raw_settings(wildcards.data),
     message:
         "Generating data set {wildcards.data}"
     script:

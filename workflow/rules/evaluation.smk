@@ -32,7 +32,6 @@ rule evaluate:
         runtime=720,
     params:
         settings=settings_of,
-        device=run.device,
     message:
         "Evaluating {wildcards.variant} on {wildcards.domain}, {wildcards.shot}-shot"
     script:

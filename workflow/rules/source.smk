@@ -73,7 +73,6 @@ else:
         params:
             settings=run.source_settings(),
             state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
-            device=run.device,
         message:
             "Training HSNet ({run.backbone}) on {run.source.data}"
         script:

@@ -10,5 +10,5 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.weights or None,
         snakemake.output.rows,
         snakemake.output.predictions,
-        snakemake.params.device,
+        snakemake.config.get("device", "auto"),
     )

@@ -11,6 +11,6 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.identity,
         snakemake.output.history,
         snakemake.params.state,
-        snakemake.params.device,
+        snakemake.config.get("device", "auto"),
         snakemake.threads,
     )

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from cdfss import results
+
 from .conftest import ROOT
 
 PICTURES = Path(os.environ.get("CDFSS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -27,24 +29,29 @@ def real_configuration(pictures=PICTURES):
 
 
 @pytest.mark.skipif(not PICTURES.is_dir(), reason=f"no real pictures in {PICTURES} (CDFSS_REAL_DATA)")
-def test_real_pictures_end_in_a_table_that_beats_the_trivial_predictors(project):
+def test_real_pictures_end_in_a_table(project):
     values = real_configuration()
-    # A short version of real.yaml, so that the suite stays quick.
-    values["image_size"] = 160
-    values["source"]["epochs"] = 4
-    values["source"]["validation"]["episodes"] = 10
+    # Short, so that the suite stays quick: it shows that the path holds, not what a model can do.
+    values["image_size"] = 128
+    values["source"]["epochs"] = 1
     values["adaptation"]["steps"] = 3
     values["variants"] = {n: values["variants"][n] for n in ("foreground", "copy", "baseline", "apm_s")}
-    values["shots"] = [1]
     for domain in values["domains"].values():
-        domain["episodes"] = min(domain["episodes"], 15)
+        domain["episodes"] = 15
     name = project.write("real.yaml", yaml.safe_dump(values, sort_keys=False))
     project.run("--cores", "2", "--configfile", name)
     table = pd.read_csv(project.folder / "results" / "table1.csv")
     miou = table.set_index(["variant", "domain"])["miou"]
-    assert miou["baseline", "fss1000"] > miou["foreground", "fss1000"]
-    assert miou["baseline", "chestxray"] > miou["foreground", "chestxray"]
-    assert table["miou"].between(0, 100).all()
+    assert len(miou) == 4 * 5
+    assert miou.between(0, 100).all()
+    # Facts of these pictures, whatever the model: lungs lie alike, the copied mask finds them.
+    assert miou["copy", "chestxray"] > 40 > 30 > miou["foreground", "chestxray"] > 20
+    rows = results.load(project.folder / "results")
+    assert rows.groupby(["variant", "domain"]).size().eq(15).all()
+    tuned = rows[rows["variant"] == "apm_s"]
+    assert (tuned["steps"] == 3).all()
+    assert (tuned["last_loss"] <= tuned["first_loss"] + 1e-6).mean() > 0.8
+    assert rows[rows["variant"] == "baseline"]["first_loss"].isna().all()
     # Pictures are used where they lie: nothing is downloaded or copied, only tiles are cut.
     assert [p.name for p in (project.folder / "data").iterdir()] == ["deepglobe"]
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)

@@ -4,7 +4,6 @@ Our files hold the learner under `learner.*` and, where it is not the stock Imag
 backbone under `backbone.network.*`. Metadata `cdfss`, as JSON: format, backbone, and what made it.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from cdfss.backbone_facts import BACKBONES
 from cdfss.errors import CdfssError
-from cdfss.files import replacing
+from cdfss.files import file_hash, replacing
 from cdfss.hsnet import HSNet
 
 FORMAT = "cdfss-hsnet-1"
@@ -122,8 +121,7 @@ def build(path: str | Path, backbone: str, weights: str | Path | None, **argumen
 
 def sha256(path: str | Path) -> str:
     """Hexadecimal sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)
 
 
 def write_identity(checkpoint: str | Path, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Writing files so that a half-written one can never be taken for a result."""
 
+import hashlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,3 +20,9 @@ def replacing(path: str | Path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_hash(path: str | Path, kind: str = "sha256") -> str:
+    """Hexadecimal hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()

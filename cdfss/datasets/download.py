@@ -13,7 +13,7 @@ import yaml
 
 from cdfss.backbone_facts import BACKBONES
 from cdfss.errors import CdfssError
-from cdfss.files import replacing
+from cdfss.files import file_hash, replacing
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 16  # bytes; what a broken connection loses at most
@@ -108,7 +108,7 @@ def _fetch(file: dict, archives: Path, raw: Path, log) -> dict:
             http(file["http"], target, file["hash"])
         else:
             _fetch_drive(file["drive"], target)
-    found = _hash(target, "sha256")
+    found = file_hash(target)
     if file["hash"] is None:
         log(f"{name}: sha256 {found} (none is published to compare with)")
     if "save" in file:
@@ -195,7 +195,7 @@ def http(url: str, target: Path, known_hash: str | None) -> None:
         time.sleep(min(2**silent, 30) * 0.1)
     if known_hash is not None:
         kind, wanted = known_hash.split(":")
-        found = _hash(part, kind)
+        found = file_hash(part, kind)
         if not found.startswith(wanted):
             size = part.stat().st_size
             part.unlink()
@@ -247,10 +247,3 @@ def backbone(name: str, target: str | Path) -> None:
     """Download torchvision's ImageNet weights of a backbone."""
     facts = BACKBONES[name]
     http(facts.url, Path(target), f"sha256:{facts.sha256_prefix}")
-
-
-def _hash(path: Path, kind: str) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()

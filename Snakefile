@@ -3,8 +3,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A configuration file given on the command line replaces the default instead of adding to it.
-if not workflow.configfiles:
+# A configuration file with a name is a run of its own; one without adds to the default.
+if "name" not in config:
 
     configfile: "config/config.yaml"
 

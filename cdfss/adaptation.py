@@ -1,7 +1,8 @@
-"""Adaptation of the frequency modules to the labelled supports of one episode (paper section 4.4)."""
+"""Adaptation of a model to the labelled supports of one episode (paper section 4.4)."""
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +12,23 @@ from torch import Tensor
 from cdfss.errors import CdfssError
 from cdfss.hsnet import COARSE, FINE, MIDDLE, HSNet, resize_logits
 
+PARTS = ("masker", "attention", "learner", "backbone")
+PAIRS_AT_ONCE = 5  # in a step; more are summed up in turns, which bounds the memory
+
 
 @dataclass
 class Adapted:
     """A model tuned to k supports.
 
     Attributes:
-        model: the tuned model; backbone and learner are shared with the model it came from.
+        model: the tuned model; what was not trained is shared with the model it came from.
         losses: (steps,) cross-entropy before each step.
+        optimiser: Adam as the last step left it; None without a step.
     """
 
     model: HSNet
     losses: Tensor
+    optimiser: "Adam | None"
     support_features: list[list[Tensor]]
     support_masks: Tensor
 
@@ -58,12 +64,17 @@ def adapt(
     support_masks: Tensor,
     steps: int,
     learning_rate: float,
+    *,
+    trained: Sequence[str] | None = None,
+    pairs: str = "self",
+    optimiser: "Adam | None" = None,
 ) -> Adapted:
-    """Tune masker and attention, from their present values, on the supports alone.
+    """Tune a model, from its present values, on the supports alone.
 
-    Every support is its own query; the loss is the cross-entropy against its mask at image size,
-    averaged over the k self-pairs and their pixels; Adam. Only the stride-32 maps change between
-    steps, so everything else (backbone, the two finer encodings, spectra) is computed once.
+    Adam on the cross-entropy at image size between a support's mask and its prediction from
+    another labelled support (or from itself), averaged over the pairs and their pixels. While
+    backbone and learner are frozen only the stride-32 maps change between steps, so everything
+    else (backbone, the two finer encodings, spectra) is computed once.
 
     Args:
         model: left unchanged.
@@ -71,9 +82,17 @@ def adapt(
         support_masks: (k, S, S) in {0, 1}.
         steps: number of Adam steps; 0 keeps the present values.
         learning_rate: of Adam.
+        trained: parts of PARTS that are tuned; None for masker and attention, those the model has.
+            A trained backbone keeps its batch statistics.
+        pairs: "self", every support is its own query (k pairs, the paper's way), or
+            "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
+            self-pair for k = 1).
+        optimiser: `Adapted.optimiser` of an adaptation of the same parts, to go on with its
+            moments; None starts anew.
 
     Raises:
-        CdfssError: when steps are asked of a model without masker and attention, or shapes differ.
+        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, or steps
+            are asked of a model with nothing to tune.
     """
     k, _, *size = support_images.shape
     if support_masks.shape != (k, *size):
@@ -81,38 +100,124 @@ def adapt(
             f"adapt: support images are {list(support_images.shape)}, masks "
             f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S)"
         )
-    tuned = _fork(model)
-    modules = [module for module in (tuned.masker, tuned.attention) if module is not None]
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    if steps > 0 and not parameters:
-        raise CdfssError("adapt: the model has neither masker nor attention, nothing can be tuned")
-
-    features = tuned.features(support_images)
-    adapted = Adapted(tuned, torch.zeros(steps), features, support_masks)
-    if steps == 0:
-        return adapted
-    target = support_masks.long()
-    with torch.no_grad():
-        fine, middle = (
-            tuned.squeeze(level, features[level], features[level], support_masks)
-            for level in (FINE, MIDDLE)
+    listed = support_pairs(k, pairs)
+    if trained is None:
+        trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    for part in trained:
+        if part not in PARTS or getattr(model, part) is None:
+            there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
+            raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
+    if steps > 0 and not trained:
+        raise CdfssError(
+            "adapt: the model has neither masker nor attention; nothing is left to tune, "
+            "unless trained=['learner'] or ['backbone'] is asked for"
         )
+    tuned, parameters = _fork(model, trained)
+    features = tuned.features(support_images)
+    losses = torch.zeros(steps)
+    if steps > 0:
+        if {"learner", "backbone"} & set(trained):
+            images = support_images if "backbone" in trained else None
+            turns = _whole_model(tuned, images, features, support_masks, listed)
+        else:
+            turns = _coarse_alone(tuned, features, support_masks, listed)
+        optimiser = Adam(parameters, learning_rate, optimiser)
+        losses = torch.stack([_step(optimiser, turns, len(listed)) for _ in range(steps)]).cpu()
+        if "backbone" in trained:
+            features = tuned.features(support_images)
+    return Adapted(tuned, losses, optimiser, features, support_masks)
+
+
+def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
+    """(query, support) numbers of the pairs that k supports are tuned on.
+
+    Raises:
+        CdfssError: for a kind other than "self" and "leave_one_out".
+    """
+    if kind not in ("self", "leave_one_out"):
+        raise CdfssError(f"adapt: pairs={kind!r}; expected 'self' or 'leave_one_out'")
+    if kind == "self" or k == 1:
+        return [(i, i) for i in range(k)]
+    return [(i, j) for i in range(k) for j in range(k) if i != j]
+
+
+@dataclass
+class _Turn:
+    """Some of the pairs: how to get their logits (n, 2, s, s), and the masks (n, S, S) to hit."""
+
+    logits: Callable[[], Tensor]
+    target: Tensor
+
+
+def _step(optimiser: "Adam", turns: list[_Turn], pairs: int) -> Tensor:
+    """One step on the mean loss over all pairs; returns it."""
+    total, gradients = 0.0, None
+    for turn in turns:
+        logits = resize_logits(turn.logits(), turn.target.shape[-2:])
+        loss = F.cross_entropy(logits, turn.target) * (len(turn.target) / pairs)
+        # Not backward(): it would also fill gradients of parts that are shared and frozen.
+        part = torch.autograd.grad(loss, optimiser.parameters)
+        gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
+        total = total + loss.detach()
+    optimiser.step(gradients)
+    return total
+
+
+def _coarse_alone(model: HSNet, features, masks: Tensor, pairs) -> list[_Turn]:
+    """Turns for trained masker and attention: all but the stride-32 maps is kept."""
     coarse = torch.cat(features[COARSE])  # (L * k, C, h, w)
-    if tuned.masker is not None:
-        spectrum = tuned.masker.spectrum(coarse)
-    optimiser = Adam(parameters, learning_rate)
-    losses = []
-    for _ in range(steps):
-        if tuned.masker is not None:
-            coarse = tuned.masker.mask(*spectrum)
-        squeezed = tuned.squeeze_coarse(coarse, coarse, support_masks)
-        logits = resize_logits(tuned.learner.mix(fine, middle, squeezed), size)
-        loss = F.cross_entropy(logits, target)
-        # Not backward(): it would also fill gradients of the shared, frozen learner.
-        optimiser.step(torch.autograd.grad(loss, parameters))
-        losses.append(loss.detach())
-    adapted.losses = torch.stack(losses).cpu()
-    return adapted
+    spectrum = None if model.masker is None else model.masker.spectrum(coarse)
+    layers = len(features[COARSE])
+    turns = []
+    for begin in range(0, len(pairs), PAIRS_AT_ONCE):
+        queries, supports = (list(part) for part in zip(*pairs[begin : begin + PAIRS_AT_ONCE]))
+        with torch.no_grad():
+            fine, middle = (
+                torch.cat(
+                    [_encode(model, level, features, masks, *pair) for pair in zip(queries, supports)]
+                )
+                for level in (FINE, MIDDLE)
+            )
+
+        def logits(queries=queries, supports=supports, fine=fine, middle=middle):
+            maps = coarse if spectrum is None else model.masker.mask(*spectrum)
+            maps = maps.unflatten(0, (layers, -1))
+            query, support = (maps[:, _span(part)].flatten(0, 1) for part in (queries, supports))
+            encoded = model.squeeze_coarse(query, support, masks[supports])
+            return model.learner.mix(fine, middle, encoded)
+
+        turns.append(_Turn(logits, masks[queries].long()))
+    return turns
+
+
+def _span(numbers: list[int]) -> list[int] | slice:
+    """The same numbers as a slice where they follow each other: a view instead of a copy."""
+    span = range(numbers[0], numbers[0] + len(numbers))
+    return slice(span.start, span.stop) if numbers == list(span) else numbers
+
+
+def _encode(model: HSNet, level: int, features, masks: Tensor, query: int, support: int) -> Tensor:
+    """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""
+    query_maps, support_maps = (
+        [m[number : number + 1] for m in features[level]] for number in (query, support)
+    )
+    return model.squeeze(level, query_maps, support_maps, masks[support : support + 1])
+
+
+def _whole_model(model: HSNet, images: Tensor | None, features, masks: Tensor, pairs) -> list[_Turn]:
+    """Turns, a pair each, that compute all again: the learner trains; with `images` the backbone too."""
+
+    def pyramid(number):
+        if images is not None:
+            return model.backbone(images[number : number + 1])
+        return [[m[number : number + 1] for m in maps] for maps in features]
+
+    def logits(query, support):
+        maps = pyramid(query)
+        others = maps if support == query else pyramid(support)
+        return model.segment(maps, others, masks[support : support + 1])
+
+    return [_Turn(lambda q=q, s=s: logits(q, s), masks[q : q + 1].long()) for q, s in pairs]
 
 
 class Adam:
@@ -123,10 +228,17 @@ class Adam:
 
     BETAS, EPSILON = (0.9, 0.999), 1e-8
 
-    def __init__(self, parameters: list[Tensor], learning_rate: float):
-        self.parameters, self.learning_rate, self.steps = parameters, learning_rate, 0
-        self.means = [torch.zeros_like(parameter) for parameter in parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in parameters]
+    def __init__(self, parameters: list[Tensor], learning_rate: float, before: "Adam | None" = None):
+        """Moments start at zero, or at copies of those of `before`."""
+        self.parameters, self.learning_rate = parameters, learning_rate
+        if before is None:
+            self.steps = 0
+            self.means = [torch.zeros_like(parameter) for parameter in parameters]
+            self.squares = [torch.zeros_like(parameter) for parameter in parameters]
+        else:
+            self.steps = before.steps
+            self.means = [mean.clone() for mean in before.means]
+            self.squares = [square.clone() for square in before.squares]
 
     @torch.no_grad()
     def step(self, gradients) -> None:
@@ -143,7 +255,11 @@ class Adam:
             parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
 
 
-def _fork(model: HSNet) -> HSNet:
-    """A model with its own masker and attention that shares everything else."""
-    shared = {id(module): module for module in (model.backbone, model.learner)}
-    return copy.deepcopy(model, memo=shared)
+def _fork(model: HSNet, trained: Sequence[str]) -> tuple[HSNet, list[Tensor]]:
+    """A model with copies of the trained parts, all else shared, and the parameters to tune."""
+    shared = [getattr(model, part) for part in PARTS if part not in trained]
+    fork = copy.deepcopy(model, memo={id(module): module for module in shared if module is not None})
+    parameters = []
+    for part in trained:
+        parameters += getattr(fork, part).requires_grad_(True).parameters()
+    return fork, parameters

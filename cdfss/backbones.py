@@ -186,6 +186,11 @@ def build(name: str) -> Backbone:
     return kinds.get(name, ResNet)(name)
 
 
+def weights_of(name: str, file: str | Path | None) -> str | Path | None:
+    """What `HSNet(weights=...)` takes for ImageNet weights: the downloaded file, or the installed ones."""
+    return "imagenet" if BACKBONES[name].weights is None else file
+
+
 def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
     """Load ImageNet weights into `backbone`.
 

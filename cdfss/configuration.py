@@ -127,19 +127,42 @@ class Variant(Section):
     learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] | None = Field(
         None, description="default adaptation.learning_rate"
     )
+    trained: list[Literal["masker", "attention", "learner", "backbone"]] | None = Field(
+        None,
+        description="parts that are tuned; default masker and attention, those that the variant has. "
+        "learner and backbone: full fine-tuning (paper table 5)",
+    )
+    pairs: Literal["self", "leave_one_out"] = Field(
+        "self",
+        description="what the loss is averaged over: every support predicted from itself, or from "
+        "each of the other supports (the same for 1 shot)",
+    )
+    reset: Literal["episode", "never"] = Field(
+        "episode",
+        description="tune anew in every episode, or go on from the last one, in the order of the "
+        "list (one job a list, whatever `shards` says)",
+    )
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.predictor != "hsnet" and (self.masker or self.attention):
-            raise ValueError(f"predictor {self.predictor!r} has no model for masker or attention")
-        if self.steps and not self.adapted:
-            raise ValueError(f"steps is {self.steps}, but there is neither masker nor attention to tune")
+        if self.predictor != "hsnet" and (self.masker or self.attention or self.trained):
+            raise ValueError(f"predictor {self.predictor!r} has no model for masker, attention or trained")
+        for part, there in (("masker", self.masker), ("attention", self.attention)):
+            if part in (self.trained or []) and not there:
+                raise ValueError(f"trained names {part!r}, which the variant does not have")
+        if self.steps and not self.tuned_parts:
+            raise ValueError(
+                f"steps is {self.steps}, but there is nothing to tune: neither masker nor attention, "
+                "and trained names no part"
+            )
         return self
 
     @property
-    def adapted(self) -> bool:
-        """Whether there is something to tune."""
-        return self.masker is not None or self.attention
+    def tuned_parts(self) -> list[str]:
+        """Parts of the model that steps change."""
+        if self.trained is not None:
+            return self.trained
+        return ["masker"] * (self.masker is not None) + ["attention"] * self.attention
 
 
 class Configuration(Section):
@@ -228,12 +251,19 @@ class Configuration(Section):
         settings |= {"backbone": self.backbone, "masker": entry.masker}
         settings |= {"attention": entry.attention, "hidden": entry.hidden}
         steps, rate = 0, None
-        if entry.adapted:
+        if entry.tuned_parts:
             steps = self.adaptation.steps if entry.steps is None else entry.steps
+        settings |= {"steps": steps, "learning_rate": None}
         if steps:
             rate = entry.learning_rate or self.adaptation.learning_rate
             rate = rate[domain] if isinstance(rate, dict) else rate
-        return settings | {"steps": steps, "learning_rate": rate}
+            settings |= {"learning_rate": rate, "trained": entry.tuned_parts}
+            settings |= {"pairs": entry.pairs, "reset": entry.reset}
+        return settings
+
+    def shards_of(self, variant: str) -> int:
+        """Jobs that an episode list of a variant is split into; order matters without reset."""
+        return 1 if self.variants[variant].reset == "never" else self.shards
 
     def table_settings(self) -> dict[str, Any]:
         return {
@@ -268,14 +298,31 @@ def parse(values: dict[str, Any]) -> Configuration:
 
 
 def load(path: str | Path) -> Configuration:
-    """A checked configuration from a YAML file."""
+    """A checked configuration from a YAML file; one without a name adds to config.yaml beside it."""
+    values = _read(Path(path))
+    default = Path(path).with_name("config.yaml")
+    if "name" not in values and default.is_file():
+        values = _added(_read(default), values)
+    return parse(values)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise CdfssError(f"configuration: cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise CdfssError(f"configuration: {path} holds no keys")
-    return parse(values)
+    return values
+
+
+def _added(base: dict, more: dict) -> dict:
+    """`base` with the keys of `more`, section by section, as Snakemake adds configuration files."""
+    both = dict(base)
+    for key, value in more.items():
+        sections = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both[key] = _added(base[key], value) if sections else value
+    return both
 
 
 def _explain(item) -> str:

@@ -13,6 +13,7 @@ from cdfss.datasets.index import Index
 from cdfss.datasets.index import load as load_index
 from cdfss.episodes import load as load_episodes
 from cdfss.episodes import shard
+from cdfss.files import file_hash
 from cdfss.progress import Progress
 
 
@@ -88,17 +89,27 @@ TRIVIAL = {"foreground": predict_foreground, "copy": predict_copy}
 
 
 def predict_hsnet(model, settings: dict, device):
-    """A predictor that tunes `model` to the supports as `settings` say and segments the query."""
+    """A predictor that tunes `model` to the supports as `settings` say and segments the query.
+
+    With reset "never" it goes on from one call to the next, Adam's moments included.
+    """
     import torch
 
     from cdfss.adaptation import adapt
     from cdfss.pictures import normalise
 
+    how = {key: settings[key] for key in ("trained", "pairs") if key in settings}
+    steps, rate = settings["steps"], settings["learning_rate"] or 0.0
+    start, optimiser = model, None
+
     def predict(query, supports, masks):
+        nonlocal start, optimiser
         facts = model.backbone.facts
         images = normalise(torch.from_numpy(supports).to(device), facts)
         labels = torch.from_numpy(masks).to(device).float()
-        adapted = adapt(model, images, labels, settings["steps"], settings["learning_rate"] or 0.0)
+        adapted = adapt(start, images, labels, steps, rate, **how, optimiser=optimiser)
+        if settings.get("reset") == "never":
+            start, optimiser = adapted.model, adapted.optimiser
         query = normalise(torch.from_numpy(query)[None].to(device), facts)
         return adapted.predict(query)[0].cpu().numpy().astype(np.uint8), adapted.losses.tolist()
 
@@ -138,11 +149,11 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
     """The job of one (domain, variant, shot, seed, shard): files in, files out."""
     import torch
 
-    from cdfss import checkpoints, devices
+    from cdfss import devices
 
     with devices.device(device) as chosen:
         model = build_model(settings, checkpoint, weights, chosen)
-        origin = {"checkpoint_sha256": checkpoints.sha256(checkpoint), "torch": torch.__version__}
+        origin = {"checkpoint_sha256": file_hash(checkpoint), "torch": torch.__version__}
         if chosen.type == "cuda":
             origin["gpu"] = torch.cuda.get_device_name(chosen)
         origin["threads"] = torch.get_num_threads()

@@ -37,6 +37,28 @@ class AmplitudePhaseMasker(nn.Module):
         self.mask_amplitude = nn.Parameter(torch.ones(shape))
         self.mask_phase = nn.Parameter(torch.ones(shape))
 
+    @classmethod
+    def from_published(cls, amplitude: Tensor, phase: Tensor) -> "AmplitudePhaseMasker":
+        """A masker from the two masks (1, 1 or C, h, w) of a published file.
+
+        The published code centres the spectrum over all four axes, so that its mask row c acts on
+        channel (c + C // 2) mod C; ours acts on channel c.
+        """
+        if amplitude.shape != phase.shape:
+            raise CdfssError(
+                f"AmplitudePhaseMasker: published masks are {list(amplitude.shape)} for amplitude and "
+                f"{list(phase.shape)} for phase; expected equal shapes"
+            )
+        masker = cls(amplitude.shape)
+        with torch.no_grad():
+            masker.mask_amplitude.copy_(_roll_channels(amplitude, -1))
+            masker.mask_phase.copy_(_roll_channels(phase, -1))
+        return masker
+
+    def to_published(self) -> tuple[Tensor, Tensor]:
+        """Copies of the amplitude and phase mask in the published layout; undoes `from_published`."""
+        return _roll_channels(self.mask_amplitude, 1), _roll_channels(self.mask_phase, 1)
+
     @staticmethod
     def spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
         """Amplitude and phase of real maps (B, C, h, w), each (B, C, h, w), float32, not centred."""
@@ -63,6 +85,10 @@ class AmplitudePhaseMasker(nn.Module):
                 "maps. Make the masker for the image size that it is used with"
             )
         return self.mask(*self.spectrum(maps)).to(maps.dtype)
+
+
+def _roll_channels(mask: Tensor, direction: int) -> Tensor:
+    return mask.detach().roll(direction * (mask.shape[1] // 2), dims=1)
 
 
 class PhaseAttention(nn.Module):

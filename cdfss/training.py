@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cdfss import checkpoints, devices, metrics
-from cdfss.backbone_facts import BACKBONES
+from cdfss import backbones, checkpoints, devices, metrics
 from cdfss.configuration import digest
 from cdfss.datasets import index
 from cdfss.datasets.index import Index
 from cdfss.episodes import sample
-from cdfss.files import replacing
+from cdfss.files import file_hash, replacing
 from cdfss.hsnet import HSNet, resize_logits
 from cdfss.pictures import normalise
 from cdfss.progress import Progress
@@ -275,11 +274,6 @@ class _State:
         print(f"resuming source training after epoch {self.epoch}, batch {self.step}", flush=True)
 
 
-def backbone_weights(name: str, path: str | None) -> str:
-    """What HSNet takes as weights: the downloaded file, or the installed ones."""
-    return "imagenet" if BACKBONES[name].weights is None else path
-
-
 def run(
     settings,
     source_path,
@@ -302,7 +296,7 @@ def run(
     listed = sample(
         validation, split=wanted["split"], shot=1, seed=settings["seed"], number=wanted["episodes"]
     )
-    inputs = [checkpoints.sha256(path) for path in (source_path, validation_path)]
+    inputs = [file_hash(path) for path in (source_path, validation_path)]
     key = digest([settings, inputs, torch.__version__])
     folder = Path(state_folder) / key
     with devices.device(device) as chosen:
@@ -311,7 +305,7 @@ def run(
             source,
             validation,
             listed,
-            backbone_weights(settings["backbone"], weights),
+            backbones.weights_of(settings["backbone"], weights),
             checkpoint,
             history,
             folder,

@@ -45,3 +45,24 @@ def folder_data(tmp_path):
             write_picture(root / kind / "images" / f"{number}.jpg", seed=number)
             write_picture(root / kind / "masks" / f"{number}.png", mask=square_mask())
     return root
+
+
+def small_hsnet(image_size=96, **arguments):
+    """A small model with the same random weights every time."""
+    import torch
+
+    from cdfss import HSNet
+
+    torch.manual_seed(0)
+    return HSNet("resnet18", image_size=image_size, **arguments).eval()
+
+
+def episode_of(k=2, size=96):
+    """Random query (1, 3, S, S), supports (k, 3, S, S) and their masks (k, S, S), all different."""
+    import torch
+
+    torch.manual_seed(1)
+    masks = torch.zeros(k, size, size)
+    for number, mask in enumerate(masks):
+        mask[size // 5 : size // 2 + number, size // 3 + number : -size // 4] = 1
+    return torch.randn(1, 3, size, size), torch.randn(k, 3, size, size), masks

@@ -12,15 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-FOLDER = Path(__file__).parent / "data"
+from cdfss.checkpoints import PUBLISHED_NAMES
 
-# Our names of what the published files call otherwise.
-PUBLISHED_NAMES = {
-    "learner.": "hpn_learner.",
-    "backbone.network.": "backbone.",
-    "attention.squeeze.": "acpa.phase_attn.0.",
-    "attention.excite.": "acpa.phase_attn.2.",
-}
+FOLDER = Path(__file__).parent / "data"
 
 
 def numbers(name):
@@ -29,6 +23,11 @@ def numbers(name):
 
 def episodes():
     return json.loads((FOLDER / "episodes.json").read_text())
+
+
+def keys():
+    """Entries of the published state dicts: name to [dtype, *shape]."""
+    return json.loads((FOLDER / "keys.json").read_text())
 
 
 def array(tag, shape):

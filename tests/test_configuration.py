@@ -37,8 +37,11 @@ def changed(**changes):
         ({"domains__isic": {}}, "domains.isic: 'isic' is not in data; there are pascal, fss1000"),
         ({"source__validation": {"data": "voc"}}, "source.validation.data: 'voc' is not in data"),
         ({"variants__bad": {"masker": "L"}}, "variants.bad.masker is 'L'; it should be 'S' or 'M'"),
-        ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is neither"),
+        ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is nothing to tune"),
         ({"variants__bad": {"predictor": "copy", "masker": "S"}}, "'copy' has no model"),
+        ({"variants__bad": {"trained": ["masker"]}}, "trained names 'masker', which the variant does not"),
+        ({"variants__bad": {"trained": ["decoder"]}}, "variants.bad.trained.0 is 'decoder'; it should be"),
+        ({"variants__bad": {"reset": "always"}}, "reset is 'always'; it should be 'episode' or 'never'"),
         ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
         ({"data__mine": {"format": "fodler"}}, "data.mine.format is 'fodler'; it should be 'pascal'"),
         (
@@ -94,6 +97,31 @@ def test_the_default_is_the_papers_run():
     assert rates == {"fss1000": 1e-2, "deepglobe": 1e-5, "isic2018": 1e-2, "chestxray": 1e-1}
     assert run.evaluation_settings("isic2018", "apm_s", 1, 0)["steps"] == 60
     assert run.evaluation_settings("isic2018", "baseline", 1, 0)["steps"] == 0
+
+
+def test_the_extended_run_adds_to_the_papers_run():
+    paper = configuration.load(ROOT / "config" / "config.yaml")
+    extended = configuration.load(ROOT / "config" / "extended.yaml")
+    assert list(extended.variants)[: len(paper.variants)] == list(paper.variants)
+    assert extended.name == paper.name
+    for variant in paper.variants:  # rows are shared
+        for domain in paper.domains:
+            settings = [run.evaluation_settings(domain, variant, 5, 0) for run in (paper, extended)]
+            assert settings[0] == settings[1]
+    cumulative = extended.evaluation_settings("isic2018", "apm_s_cumulative", 1, 0)
+    assert (cumulative["steps"], cumulative["reset"]) == (1, "never")
+    tuned = extended.evaluation_settings("isic2018", "fine_tuning", 1, 0)
+    assert (tuned["trained"], tuned["learning_rate"]) == (["learner", "backbone"], 1e-4)
+    zero = extended.evaluation_settings("isic2018", "apm_acpa_zero", 1, 0)
+    assert (zero["steps"], zero["learning_rate"], zero["attention"]) == (0, None, True)
+
+
+def test_a_list_that_is_adapted_through_is_not_split():
+    run = configuration.parse(
+        changed(shards=4, variants__through={"masker": "S", "steps": 1, "reset": "never"})
+    )
+    assert run.shards_of("apm_s") == 4
+    assert run.shards_of("through") == 1
 
 
 def test_one_variants_rate_changes_that_variants_settings_alone():

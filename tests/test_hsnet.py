@@ -1,25 +1,14 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt
-from cdfss.adaptation import Adam, vote
+from cdfss import CdfssError, HSNet
 from cdfss.backbone_facts import BACKBONES
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.hypercorrelation import correlate, mask_support
-
-VARIANTS = {
-    "baseline": {},
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "apm_s_acpa": {"masker": "S", "attention": True},
-    "apm_m_acpa": {"masker": "M", "attention": True},
-    "baseline_acpa": {"attention": True},
-}
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "resnet101"])
@@ -33,120 +22,6 @@ def test_logits_and_features_equal_the_published_ones(backbone):
     assert [list(m.shape) for m in maps] == theirs[f"{backbone}/feature_shapes"].tolist()
     assert np.allclose([m.norm() for m in maps], theirs[f"{backbone}/feature_norms"], rtol=1e-3)
     assert relative_error(logits, theirs[f"{backbone}/logits"]) < 1e-3
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_adaptation_equals_the_published_one(variant):
-    theirs = numbers("adaptation")
-    model = fill(HSNet(**VARIANTS[variant]), theirs["decoder2.2.bias"]).eval()
-    query = images("adapt/query", 1, 400)
-    supports, masks = images("adapt/support", 5, 400), disks("adapt/support_mask", 5, 400)
-    with torch.no_grad():
-        logits = model(query, supports[:1], masks[:1], resize=False)
-    assert relative_error(logits, theirs[f"{variant}/logits_before"]) < 1e-3
-    if variant == "baseline":
-        adapted = adapt(model, supports[:1], masks[:1], 0, 0.0)
-    else:
-        adapted = adapt(model, supports[:1], masks[:1], 10, float(theirs[f"{variant}/lr"]))
-        assert relative_error(adapted.losses, theirs[f"{variant}/losses"]) < 1e-3
-        with torch.no_grad():
-            logits = adapted.model(query, supports[:1], masks[:1], resize=False)
-        assert relative_error(logits, theirs[f"{variant}/logits_after"]) < 1e-3
-    foreground = int(adapted.predict(query).sum())
-    assert foreground == pytest.approx(int(theirs[f"{variant}/pred_1shot_foreground"]), rel=5e-3)
-    if variant in ("baseline", "apm_m_acpa"):
-        five = adapt(adapted.model, supports, masks, 0, 0.0).predict(query)
-        assert int(five.sum()) == pytest.approx(int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3)
-
-
-def small(**arguments):
-    torch.manual_seed(0)
-    return HSNet("resnet18", image_size=96, **arguments).eval()
-
-
-def episode(k=2, size=96):
-    torch.manual_seed(1)
-    masks = torch.zeros(k, size, size)
-    masks[:, 20:60, 30:70] = 1
-    return torch.randn(1, 3, size, size), torch.randn(k, 3, size, size), masks
-
-
-def plain_losses(model, supports, masks, steps, rate):
-    """The literal adaptation: the whole model again in every step."""
-    model = copy.deepcopy(model)
-    parameters = [p for m in (model.masker, model.attention) if m is not None for p in m.parameters()]
-    optimiser = torch.optim.Adam(parameters, rate)
-    losses = []
-    for _ in range(steps):
-        loss = F.cross_entropy(model(supports, supports, masks), masks.long())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "baseline"])
-def test_adaptation_from_kept_parts_equals_the_plain_one(variant):
-    model = small(**VARIANTS[variant])
-    _, supports, masks = episode()
-    ours = adapt(model, supports, masks, 5, 0.05).losses
-    assert ours.tolist() == pytest.approx(plain_losses(model, supports, masks, 5, 0.05), rel=1e-4)
-
-
-def test_adaptation_leaves_the_given_model_as_it_was():
-    model = small(masker="M", attention=True)
-    before = copy.deepcopy(model.state_dict())
-    adapted = adapt(model, *episode()[1:], 3, 0.1)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not torch.equal(adapted.model.masker.mask_phase, model.masker.mask_phase)
-    assert adapted.model.learner is model.learner
-
-
-def test_adaptation_goes_on_from_the_present_values():
-    model, (_, supports, masks) = small(masker="S"), episode()
-    first = adapt(model, supports, masks, 4, 0.1)
-    again = adapt(first.model, supports, masks, 1, 0.1)
-    assert again.losses[0] < first.losses[0]
-
-
-def test_adam_is_torchs_adam():
-    torch.manual_seed(0)
-    ours = [torch.randn(4, 5), torch.randn(3)]
-    theirs = [value.clone().requires_grad_() for value in ours]
-    optimiser, reference = Adam(ours, 0.03), torch.optim.Adam(theirs, 0.03)
-    for _ in range(20):
-        gradients = [torch.randn_like(value) for value in ours]
-        optimiser.step(gradients)
-        for parameter, gradient in zip(theirs, gradients):
-            parameter.grad = gradient
-        reference.step()
-    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs))
-
-
-def test_nothing_to_tune_is_refused():
-    with pytest.raises(CdfssError, match="neither masker nor attention"):
-        adapt(small(), *episode()[1:], 1, 0.1)
-
-
-def test_masks_of_another_size_are_refused():
-    with pytest.raises(CdfssError, match="expected \\(k, 3, S, S\\) and \\(k, S, S\\)"):
-        adapt(small(masker="S"), torch.randn(2, 3, 96, 96), torch.zeros(1, 96, 96), 1, 0.1)
-
-
-def test_a_batch_of_queries_is_predicted_as_one_by_one():
-    model = small(masker="S")
-    _, supports, masks = episode()
-    queries = torch.randn(3, 3, 96, 96)
-    adapted = adapt(model, supports, masks, 1, 0.1)
-    together = adapted.predict(queries)
-    assert all(torch.equal(adapted.predict(q[None])[0], m) for q, m in zip(queries, together))
-
-
-def test_votes_need_half_of_the_most_votes():
-    votes = torch.tensor([[[0, 1], [2, 4]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]])
-    assert vote(votes).tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -185,18 +60,16 @@ def test_learner_has_the_published_number_of_parameters():
 
 
 def test_the_backbone_stays_frozen_and_in_evaluation_mode():
-    model = small().train()
+    model = small_hsnet().train()
     assert not model.backbone.training
     assert not any(p.requires_grad for p in model.backbone.parameters())
 
 
 @pytest.mark.parametrize("size", [64, 100, 160])
 def test_other_image_sizes_work(size):
-    model = HSNet("resnet18", masker="M", attention=True, image_size=size).eval()
-    query, supports, masks = episode(1, size) if size > 70 else episode(1, 96)
-    if size < 70:
-        query, supports, masks = query[..., :64, :64], supports[..., :64, :64], masks[..., :64, :64]
-    assert model(query, supports, masks).shape == (1, 2, size, size)
+    model = small_hsnet(masker="M", attention=True, image_size=size)
+    assert model.masker.mask_phase.shape[-1] == -(-size // 32)
+    assert model(*episode_of(1, size)).shape == (1, 2, size, size)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pytest
 import torch
 from conftest import square_mask, write_picture
 
-from cdfss import CdfssError, HSNet, checkpoints, training
+from cdfss import checkpoints, training
 from cdfss.datasets import index
 
 SETTINGS = {
@@ -121,62 +120,3 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     assert (
         rows["class_id"].loc[first[:, 0]].to_numpy() == rows["class_id"].loc[first[:, 1]].to_numpy()
     ).all()
-
-
-def published_state(backbone="resnet18", prefix=""):
-    model = HSNet(backbone, image_size=64)
-    state = {}
-    for key, value in model.state_dict().items():
-        name = key.replace("learner.", "hpn_learner.", 1).replace("backbone.network.", "backbone.", 1)
-        state[prefix + name] = value
-    state[prefix + "backbone.fc.weight"] = torch.zeros(1000, 512)
-    return model, state
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_published_file_is_taken_with_its_backbone(tmp_path, prefix):
-    model, state = published_state(prefix=prefix)
-    torch.save(state, tmp_path / "m.pt")
-    checkpoints.take(tmp_path / "m.pt", "resnet18", tmp_path / "c.safetensors", tmp_path / "c.json")
-    ours = checkpoints.build(tmp_path / "c.safetensors", "resnet18", None, image_size=64)
-    for key, value in model.state_dict().items():
-        assert torch.equal(ours.state_dict()[key], value)
-    assert json.loads((tmp_path / "c.json").read_text())["sha256"] == checkpoints.sha256(
-        tmp_path / "c.safetensors"
-    )
-
-
-class Unsafe:
-    def __reduce__(self):
-        return (print, ("ran",))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda state: state.pop("hpn_learner.decoder2.2.bias"), "missing, unexpected or of another shape"),
-        (lambda state: state.update({"reference_layer1.weight": torch.zeros(1)}), "first reference_layer1"),
-        (lambda state: state.update({"hpn_learner.decoder2.2.bias": torch.zeros(3)}), "another shape"),
-        (lambda state: state.update(unsafe=Unsafe()), "cannot read"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, capsys, change, message):
-    _, state = published_state()
-    change(state)
-    torch.save(state, tmp_path / "m.pt")
-    with pytest.raises(CdfssError, match=message):
-        checkpoints.load(tmp_path / "m.pt", "resnet18")
-    assert "ran" not in capsys.readouterr().out
-
-
-def test_a_file_of_another_backbone_or_none_is_refused(tmp_path):
-    model = HSNet("resnet18", image_size=64)
-    state = {k: v for k, v in model.state_dict().items() if k.startswith("learner.")}
-    checkpoints.save(tmp_path / "c.safetensors", state, "resnet18", {})
-    with pytest.raises(CdfssError, match="was trained with resnet18, configured is resnet34"):
-        checkpoints.load(tmp_path / "c.safetensors", "resnet34")
-    with pytest.raises(CdfssError, match="is not a file"):
-        checkpoints.load(tmp_path / "none.safetensors", "resnet18")
-    Path(tmp_path / "bad.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(CdfssError, match="cannot read"):
-        checkpoints.load(tmp_path / "bad.safetensors", "resnet18")

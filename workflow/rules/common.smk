@@ -43,7 +43,16 @@ def settings_of(wildcards):
     settings = run.evaluation_settings(
         wildcards.domain, wildcards.variant, int(wildcards.shot), int(wildcards.seed)
     )
-    return settings | {"shard": int(wildcards.shard), "shards": run.shards}
+    return settings | {"shard": int(wildcards.shard), "shards": run.shards_of(wildcards.variant)}
+
+
+def of_variants(pattern, variants, **wildcards):
+    """Files of variants, each split into as many shards as that variant is."""
+    files = []
+    for variant in variants:
+        shards = range(run.shards_of(variant))
+        files += expand(pattern, variant=variant, shard=shards, **wildcards)
+    return files
 
 
 def main_process():

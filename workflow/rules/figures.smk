@@ -30,15 +30,9 @@ if not run.source.checkpoint:
 rule episode_grid:
     input:
         index=f"{FOLDER}/index/{{domain}}.parquet",
-        rows=expand(
-            ROWS, variant=run.variants, seed=run.seeds[0], shard=range(run.shards), allow_missing=True
-        ),
-        predictions=expand(
-            PREDICTIONS,
-            variant=run.models or run.variants,
-            seed=run.seeds[0],
-            shard=range(run.shards),
-            allow_missing=True,
+        rows=of_variants(ROWS, run.variants, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(
+            PREDICTIONS, run.models or run.variants, seed=run.seeds[0], allow_missing=True
         ),
     output:
         report(

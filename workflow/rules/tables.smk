@@ -1,14 +1,7 @@
 # Tables: from evaluation rows alone.
 rule table1:
     input:
-        expand(
-            ROWS,
-            domain=run.domains,
-            variant=run.variants,
-            shot=run.shots,
-            seed=run.seeds,
-            shard=range(run.shards),
-        ),
+        of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
     output:
         md=report(
             "results/table1.md",

@@ -1,0 +1,218 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import episode_of, small_hsnet
+from reference import disks, fill, images, numbers, relative_error
+
+from cdfss import CdfssError, HSNet, adapt
+from cdfss.adaptation import Adam, support_pairs, vote
+
+VARIANTS = {
+    "baseline": {},
+    "apm_s": {"masker": "S"},
+    "apm_m": {"masker": "M"},
+    "apm_s_acpa": {"masker": "S", "attention": True},
+    "apm_m_acpa": {"masker": "M", "attention": True},
+    "baseline_acpa": {"attention": True},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_adaptation_equals_the_published_one(variant):
+    theirs = numbers("adaptation")
+    model = fill(HSNet(**VARIANTS[variant]), theirs["decoder2.2.bias"]).eval()
+    query = images("adapt/query", 1, 400)
+    supports, masks = images("adapt/support", 5, 400), disks("adapt/support_mask", 5, 400)
+    with torch.no_grad():
+        logits = model(query, supports[:1], masks[:1], resize=False)
+    assert relative_error(logits, theirs[f"{variant}/logits_before"]) < 1e-3
+    if variant == "baseline":
+        adapted = adapt(model, supports[:1], masks[:1], 0, 0.0)
+    else:
+        adapted = adapt(model, supports[:1], masks[:1], 10, float(theirs[f"{variant}/lr"]))
+        assert relative_error(adapted.losses, theirs[f"{variant}/losses"]) < 1e-3
+        with torch.no_grad():
+            logits = adapted.model(query, supports[:1], masks[:1], resize=False)
+        assert relative_error(logits, theirs[f"{variant}/logits_after"]) < 1e-3
+    foreground = int(adapted.predict(query).sum())
+    assert foreground == pytest.approx(int(theirs[f"{variant}/pred_1shot_foreground"]), rel=5e-3)
+    if variant in ("baseline", "apm_m_acpa"):
+        five = adapt(adapted.model, supports, masks, 0, 0.0).predict(query)
+        assert int(five.sum()) == pytest.approx(int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3)
+
+
+def plain(model, supports, masks, steps, rate, trained, pairs):
+    """The literal adaptation: the whole model again in every step, all parameters of `trained`."""
+    model = copy.deepcopy(model)
+    parameters = [p for part in trained for p in getattr(model, part).requires_grad_(True).parameters()]
+    optimiser = torch.optim.Adam(parameters, rate)
+    losses = []
+    for _ in range(steps):
+        total = 0
+        for query, support in pairs:
+            maps, others = (model.backbone(supports[[number]]) for number in (query, support))
+            logits = model.segment(maps, others, masks[[support]])
+            logits = F.interpolate(logits, supports.shape[-2:], mode="bilinear", align_corners=True)
+            total = total + F.cross_entropy(logits, masks[[query]].long()) / len(pairs)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        losses.append(total.item())
+    return losses, model
+
+
+def same_parameters(ours, theirs, rate):
+    # Adam divides by the gradient's size: where that is rounding, steps differ, by less than a step.
+    return all(
+        torch.allclose(a, b, atol=0.2 * rate) for a, b in zip(ours.parameters(), theirs.parameters())
+    )
+
+
+SELF = [(0, 0), (1, 1), (2, 2)]
+OTHERS = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("size", [96, 101])
+@pytest.mark.parametrize(("kind", "pairs"), [("self", SELF), ("leave_one_out", OTHERS)])
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "baseline"])
+def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, size):
+    model = small_hsnet(size, **VARIANTS[variant])
+    _, supports, masks = episode_of(3, size)
+    trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    ours = adapt(model, supports, masks, 4, 0.05, pairs=kind)
+    losses, theirs = plain(model, supports, masks, 4, 0.05, trained, pairs)
+    assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
+    assert same_parameters(ours.model, theirs, 0.05)
+
+
+@pytest.mark.parametrize(
+    "trained", [["learner"], ["backbone"], ["learner", "backbone"], ["masker", "learner"]]
+)
+@pytest.mark.parametrize(("kind", "pairs"), [("self", SELF), ("leave_one_out", OTHERS)])
+def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
+    # In float64: Adam's steps do not depend on a gradient's size, so that rounding would grow.
+    model = small_hsnet(80, masker="S").double()
+    query, supports, masks = (part.double() for part in episode_of(3, 80))
+    before = copy.deepcopy(model.state_dict())
+    ours = adapt(model, supports, masks, 3, 1e-4, trained=trained, pairs=kind)
+    losses, theirs = plain(model, supports, masks, 3, 1e-4, trained, pairs)
+    assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
+    assert same_parameters(ours.model, theirs, 1e-4)
+    for part in ("masker", "learner", "backbone"):
+        moved = any(
+            not torch.equal(a, b)
+            for a, b in zip(getattr(ours.model, part).parameters(), getattr(model, part).parameters())
+        )
+        assert moved == (part in trained)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert ours.losses[-1] < ours.losses[0]
+    # What is predicted is what the tuned model says, its own support features included.
+    votes = sum(theirs(query, s[None], m[None]).argmax(1) for s, m in zip(supports, masks))
+    assert (ours.predict(query) != vote(votes)).float().mean() < 0.01
+
+
+def test_a_trained_backbone_keeps_its_batch_statistics():
+    model, (_, supports, masks) = small_hsnet(64), episode_of(1, 64)
+    tuned = adapt(model, supports, masks, 2, 1e-3, trained=["backbone"]).model
+    for ours, theirs in zip(model.backbone.buffers(), tuned.backbone.buffers()):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_adaptation_goes_on_with_the_moments_of_the_last_one(attention):
+    model, (_, supports, masks) = small_hsnet(masker="M", attention=attention), episode_of()
+    whole = adapt(model, supports, masks, 5, 0.1)
+    first = adapt(model, supports, masks, 2, 0.1)
+    moments = [mean.clone() for mean in first.optimiser.means]
+    second = adapt(first.model, supports, masks, 3, 0.1, optimiser=first.optimiser)
+    assert torch.equal(torch.cat([first.losses, second.losses]), whole.losses)
+    assert torch.equal(second.model.masker.mask_phase, whole.model.masker.mask_phase)
+    assert all(torch.equal(a, b) for a, b in zip(moments, first.optimiser.means))
+    anew = adapt(first.model, supports, masks, 3, 0.1)
+    assert not torch.equal(anew.model.masker.mask_phase, whole.model.masker.mask_phase)
+
+
+def test_leaving_one_out_of_one_is_the_self_pair():
+    assert support_pairs(1, "leave_one_out") == support_pairs(1, "self") == [(0, 0)]
+    assert support_pairs(3, "self") == SELF
+    assert support_pairs(3, "leave_one_out") == OTHERS
+
+
+def test_before_the_first_step_both_kinds_of_masks_are_one_module():
+    query, supports, masks = episode_of()
+    for attention in (False, True):
+        logits = []
+        for masker in ("S", "M"):
+            model = small_hsnet(masker=masker, attention=attention)
+            logits.append(adapt(model, supports, masks, 0, 0.1).model(query, supports[:1], masks[:1]))
+        assert torch.equal(*logits)
+
+
+def test_adaptation_leaves_the_given_model_as_it_was():
+    model = small_hsnet(masker="M", attention=True)
+    before = copy.deepcopy(model.state_dict())
+    adapted = adapt(model, *episode_of()[1:], 3, 0.1)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not torch.equal(adapted.model.masker.mask_phase, model.masker.mask_phase)
+    assert adapted.model.learner is model.learner
+
+
+def test_adaptation_goes_on_from_the_present_values():
+    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    first = adapt(model, supports, masks, 4, 0.1)
+    again = adapt(first.model, supports, masks, 1, 0.1)
+    assert again.losses[0] < first.losses[0]
+
+
+def test_adam_is_torchs_adam():
+    torch.manual_seed(0)
+    ours = [torch.randn(4, 5), torch.randn(3)]
+    theirs = [value.clone().requires_grad_() for value in ours]
+    optimiser, reference = Adam(ours, 0.03), torch.optim.Adam(theirs, 0.03)
+    for _ in range(20):
+        gradients = [torch.randn_like(value) for value in ours]
+        optimiser.step(gradients)
+        for parameter, gradient in zip(theirs, gradients):
+            parameter.grad = gradient
+        reference.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs))
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("no part 'masker' to train; it has learner, backbone", {"trained": ["masker"]}),
+        ("no part 'decoder'", {"trained": ["decoder"]}),
+        ("pairs='all'; expected 'self' or 'leave_one_out'", {"pairs": "all"}),
+    ],
+)
+def test_parts_and_pairs_that_are_not_there_are_refused(message, arguments):
+    with pytest.raises(CdfssError, match=message):
+        adapt(small_hsnet(), *episode_of()[1:], 1, 0.1, **arguments)
+
+
+def test_nothing_to_tune_is_refused():
+    with pytest.raises(CdfssError, match="neither masker nor attention"):
+        adapt(small_hsnet(), *episode_of()[1:], 1, 0.1)
+
+
+def test_masks_of_another_size_are_refused():
+    with pytest.raises(CdfssError, match="expected \\(k, 3, S, S\\) and \\(k, S, S\\)"):
+        adapt(small_hsnet(masker="S"), torch.randn(2, 3, 96, 96), torch.zeros(1, 96, 96), 1, 0.1)
+
+
+def test_a_batch_of_queries_is_predicted_as_one_by_one():
+    model = small_hsnet(masker="S")
+    _, supports, masks = episode_of()
+    queries = torch.randn(3, 3, 96, 96)
+    adapted = adapt(model, supports, masks, 1, 0.1)
+    together = adapted.predict(queries)
+    assert all(torch.equal(adapted.predict(q[None])[0], m) for q, m in zip(queries, together))
+
+
+def test_votes_need_half_of_the_most_votes():
+    votes = torch.tensor([[[0, 1], [2, 4]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]])
+    assert vote(votes).tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]]

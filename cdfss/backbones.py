@@ -37,6 +37,11 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[list[Tensor]]:
         """Images (B, 3, S, S) -> three lists of maps (B, C, h, w): stride 8, 16 and 32."""
         maps = self.maps(images)
+        for m in maps:
+            if m.requires_grad:
+                # In torch 2.14 the backward pass of batch normalisation in evaluation mode is wrong
+                # for gradients laid out otherwise than its input, and correlations send such.
+                m.register_hook(Tensor.contiguous)
         fine, middle, _ = self.facts.layers
         return [maps[:fine], maps[fine : fine + middle], maps[fine + middle :]]
 

@@ -92,15 +92,16 @@ def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, s
 )
 @pytest.mark.parametrize(("kind", "pairs"), [("self", SELF), ("leave_one_out", OTHERS)])
 def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
-    # In float64: Adam's steps do not depend on a gradient's size, so that rounding would grow.
-    model = small_hsnet(80, masker="S").double()
+    # In float64 (masks only compute in float32, so without them where they are not trained): Adam's
+    # steps do not depend on a gradient's size, so that those which are all rounding would grow.
+    model = small_hsnet(80, masker="S" if "masker" in trained else None).double()
     query, supports, masks = (part.double() for part in episode_of(3, 80))
     before = copy.deepcopy(model.state_dict())
     ours = adapt(model, supports, masks, 3, 1e-4, trained=trained, pairs=kind)
     losses, theirs = plain(model, supports, masks, 3, 1e-4, trained, pairs)
     assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
     assert same_parameters(ours.model, theirs, 1e-4)
-    for part in ("masker", "learner", "backbone"):
+    for part in {"learner", "backbone", *trained}:
         moved = any(
             not torch.equal(a, b)
             for a, b in zip(getattr(ours.model, part).parameters(), getattr(model, part).parameters())
@@ -111,6 +112,32 @@ def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
     # What is predicted is what the tuned model says, its own support features included.
     votes = sum(theirs(query, s[None], m[None]).argmax(1) for s, m in zip(supports, masks))
     assert (ours.predict(query) != vote(votes)).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["self", "leave_one_out"])
+@pytest.mark.parametrize("part", ["attention", "learner", "backbone"])
+def test_gradients_are_the_slope_of_the_loss(part, kind):
+    """Against finite differences: a library's backward pass may be wrong in a way that all paths share."""
+    model = small_hsnet(80, attention=True).double()
+    _, supports, masks = (p.double() for p in episode_of(2, 80))
+    adapted = adapt(model, supports, masks, 1, 1e-9, trained=[part], pairs=kind)
+    gradients = [mean / (1 - Adam.BETAS[0]) for mean in adapted.optimiser.means]
+    square = float(sum((g**2).sum() for g in gradients))
+
+    @torch.no_grad()
+    def loss(step):
+        moved = copy.deepcopy(model)
+        for parameter, gradient in zip(getattr(moved, part).parameters(), gradients):
+            parameter += step * gradient
+        pairs = support_pairs(2, kind)
+        logits = [
+            moved(supports[[query]], supports[[support]], masks[[support]]) for query, support in pairs
+        ]
+        targets = [masks[[query]].long() for query, _ in pairs]
+        return F.cross_entropy(torch.cat(logits), torch.cat(targets)).item()
+
+    step = 1e-9 / square  # changes the loss by 1e-9
+    assert (loss(step) - loss(-step)) / (2 * step) == pytest.approx(square, rel=1e-3)
 
 
 def test_a_trained_backbone_keeps_its_batch_statistics():

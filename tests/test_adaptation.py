@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt
+from cdfss import CdfssError, HSNet, adapt, metrics
 from cdfss.adaptation import Adam, support_pairs, vote
 
 VARIANTS = {
@@ -36,11 +36,17 @@ def test_adaptation_equals_the_published_one(variant):
         with torch.no_grad():
             logits = adapted.model(query, supports[:1], masks[:1], resize=False)
         assert relative_error(logits, theirs[f"{variant}/logits_after"]) < 1e-3
+    for name in ("amplitude", "phase") if adapted.model.masker else ():
+        mask = getattr(adapted.model.masker, f"mask_{name}").detach()
+        expected = theirs[f"{variant}/mask_{name}_mean_std"]
+        assert [float(mask.mean()), float(mask.std())] == pytest.approx(expected.tolist(), abs=1e-3)
     foreground = int(adapted.predict(query).sum())
     assert foreground == pytest.approx(int(theirs[f"{variant}/pred_1shot_foreground"]), rel=5e-3)
-    if variant in ("baseline", "apm_m_acpa"):
-        five = adapt(adapted.model, supports, masks, 0, 0.0).predict(query)
-        assert int(five.sum()) == pytest.approx(int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3)
+    voted = adapt(adapted.model, supports, masks, 0, 0.0).predict(query)
+    assert int(voted.sum()) == pytest.approx(int(theirs[f"{variant}/pred_5shot_foreground"]), rel=5e-3)
+    intersection, union = metrics.counts(voted, disks("adapt/query_mask", 1, 400))
+    ours = [intersection[0, 1], union[0, 1]]
+    assert ours == pytest.approx(theirs[f"{variant}/pred_5shot_intersection_union"].tolist(), rel=5e-3)
 
 
 def plain(model, supports, masks, steps, rate, trained, pairs):

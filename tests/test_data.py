@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import square_mask, write_picture
 from PIL import Image
-from reference import numbers
+from reference import episodes, numbers
 
 from cdfss import CdfssError
 from cdfss.datasets import deepglobe, index, pictures
@@ -133,6 +134,21 @@ def test_pascal_lists_give_one_row_an_image_and_class(settings, tmp_path):
     assert foreground.any()
     assert void.any()
     assert not (foreground & void).any()
+
+
+def test_pascal_entries_are_in_the_published_order(settings, tmp_path):
+    """First and last entries of the published list: class by class, images in order."""
+    theirs = episodes()["pascal_trn_fold4"]
+    entries = theirs["first_entries"] + theirs["last_entries"]
+    (tmp_path / "splits").mkdir()
+    for fold in range(4):
+        lines = [f"{name}__{c + 1:02d}\n" for name, c in entries if c // 5 == fold]
+        (tmp_path / "splits" / f"fold{fold}.txt").write_text("".join(lines))
+    for name, c in entries:
+        write_picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        write_picture(tmp_path / "SegmentationClassAug" / f"{name}.png", mask=square_mask(value=c + 1))
+    rows = build(settings, tmp_path, format="pascal")[0].rows
+    assert [[Path(image).stem, c] for image, c in zip(rows["image"], rows["class_id"])] == entries
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,15 @@ def test_lists_equal_the_published_ones(domain, shot):
         assert mine.class_id == theirs_["class"]
 
 
+@pytest.mark.parametrize(("split", "first"), [("val", 520), ("test", 760)])
 @pytest.mark.parametrize("shot", [1, 5])
-def test_fss_lists_equal_the_published_ones(shot):
-    theirs = published()["episodes"][f"fss-test-{shot}shot"]
+def test_fss_lists_equal_the_published_ones(shot, split, first):
+    theirs = published()["episodes"][f"fss-{split}-{shot}shot"]
     names = dict.fromkeys(e["query"].rsplit("/", 1)[0] for e in theirs["first"])
     paths = [path for name in names for path in sorted(f"{name}/{n}.jpg" for n in range(1, 11))]
-    classes = [760 + i // 10 for i in range(len(paths))]
-    index = index_of(paths, classes, "fss1000")
-    ours = episodes.sample(index, split="test", shot=shot, seed=0, number=len(paths))
+    classes = [first + i // 10 for i in range(len(paths))]
+    index = index_of(paths, classes, "fss1000", split=split)
+    ours = episodes.sample(index, split=split, shot=shot, seed=0, number=len(paths))
     for mine, theirs_ in zip(ours.itertuples(), theirs["first"]):
         assert (mine.query, mine.supports) == (theirs_["query"], theirs_["supports"])
         assert mine.class_id == theirs_["class"]

@@ -55,3 +55,31 @@ def test_counts_are_symmetric_bounded_and_add_up(seed):
     )
     joined = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
     assert metrics.class_iou(*joined, class_id) == whole
+
+
+def batch_wise_iou(intersection, union, class_id, batch):
+    """mIoU as IFA scores: a whole batch is counted for the class of its first item."""
+    first = np.repeat(class_id[::batch], batch)[: len(class_id)]
+    return metrics.mean_iou(intersection, union, first)
+
+
+def test_a_batch_wise_metric_is_another_quantity():
+    """Why figures of IFA and its followers are not comparable: same predictions, both metrics."""
+    generator = np.random.RandomState(0)
+    class_id = np.arange(96) % 6  # the benchmark's order: class = episode mod classes
+    union = (
+        generator.randint(900, 1100, (96, 2))
+        * np.array([10, 1])
+        * np.array([1, 3, 9, 27, 81, 243])[class_id].reshape(-1, 1)
+    )
+    quality = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.9])[class_id]
+    intersection = np.stack([union[:, 0] * 0.9, union[:, 1] * quality], 1).astype(int)
+    ours = metrics.mean_iou(intersection, union, class_id)
+    assert ours == pytest.approx(0.4, abs=0.01)
+    # Batches of a multiple of 6 all begin with class 0: no classes are left, one IoU over all pixels.
+    pooled = intersection[:, 1].sum() / union[:, 1].sum()
+    assert batch_wise_iou(intersection, union, class_id, 24) == pytest.approx(pooled)
+    assert pooled > ours + 0.3
+    # It changes with the batch size, which a metric must not; one item a batch is the benchmark's.
+    assert abs(batch_wise_iou(intersection, union, class_id, 2) - pooled) > 0.05
+    assert batch_wise_iou(intersection, union, class_id, 1) == pytest.approx(ours)

@@ -1,0 +1,128 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cdfss import HSNet, adapt, checkpoints, episodes, evaluation, results
+from cdfss.datasets import index
+from cdfss.pictures import normalise
+
+SIZE = 96
+CPU = torch.device("cpu")
+COMMON = {"domain": "mine", "variant": "v", "shot": 2, "seed": 0, "image_size": SIZE}
+MODEL = {"predictor": "hsnet", "backbone": "efficientnet_lite0", "hidden": 8}
+TUNED = {"steps": 2, "learning_rate": 0.1, "trained": ["masker"], "pairs": "self", "reset": "episode"}
+VARIANTS = {
+    "baseline": {"masker": None, "attention": False, "steps": 0, "learning_rate": None},
+    "apm_m_acpa": {"masker": "M", "attention": True, **TUNED, "trained": ["masker", "attention"]},
+    "leave_one_out": {"masker": "S", "attention": False, **TUNED, "pairs": "leave_one_out"},
+    "cumulative": {"masker": "S", "attention": False, **TUNED, "reset": "never"},
+    "fine_tuning": {
+        "masker": None,
+        "attention": False,
+        **TUNED,
+        "learning_rate": 1e-4,
+        "trained": ["learner", "backbone"],
+    },
+}
+
+
+def settings_of(variant):
+    return COMMON | MODEL | VARIANTS[variant]
+
+
+@pytest.fixture
+def data(settings, folder_data, tmp_path):
+    """The index of a small data set and ten episodes of it."""
+    path = tmp_path / "index.parquet"
+    index.build(settings(folder_data), path, 1, lambda line: None)
+    loaded = index.load(path)
+    return loaded, episodes.sample(loaded, split="test", shot=2, seed=0, number=6)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = HSNet("efficientnet_lite0")
+    learner = {k: v for k, v in model.state_dict().items() if k.startswith("learner.")}
+    checkpoints.save(tmp_path / "c.safetensors", learner, "efficientnet_lite0", {})
+    return tmp_path / "c.safetensors"
+
+
+def rows_of(variant, checkpoint, data, listed=None):
+    settings = settings_of(variant)
+    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    predictor = evaluation.predict_hsnet(model, settings, CPU)
+    rows, masks, facts = evaluation.evaluate(
+        settings, data[0], data[1] if listed is None else listed, predictor
+    )
+    return pd.DataFrame(rows).drop(columns="seconds"), masks, facts
+
+
+@pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
+def test_any_slice_of_the_list_gives_the_same_rows(variant, checkpoint, data):
+    whole, masks, _ = rows_of(variant, checkpoint, data)
+    parts = [rows_of(variant, checkpoint, data, episodes.shard(data[1], n, 4)) for n in range(4)]
+    pd.testing.assert_frame_equal(pd.concat([rows for rows, _, _ in parts], ignore_index=True), whole)
+    assert all(np.array_equal(mask, masks[e]) for _, part, _ in parts for e, mask in part.items())
+    backwards, _, _ = rows_of(variant, checkpoint, data, data[1].iloc[::-1])
+    pd.testing.assert_frame_equal(backwards.iloc[::-1].reset_index(drop=True), whole)
+
+
+def test_adaptation_through_the_list(checkpoint, data):
+    """`reset: never`: as one long adaptation whose supports change, Adam's moments included."""
+    settings = settings_of("cumulative")
+    ours, *_ = rows_of("cumulative", checkpoint, data)
+    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    start = model.masker.mask_phase.clone()
+    tuned, optimiser = model, None
+    for row, episode in zip(ours.itertuples(), data[1].itertuples(), strict=True):
+        pictures = [data[0].read(data[0].rows.loc[r], SIZE) for r in episode.support_rows]
+        images, labels = (torch.from_numpy(np.stack([p[i] for p in pictures])) for i in (0, 1))
+        images = normalise(images, model.backbone.facts)
+        adapted = adapt(tuned, images, labels.float(), 2, 0.1, optimiser=optimiser)
+        tuned, optimiser = adapted.model, adapted.optimiser
+        assert row.first_loss == pytest.approx(adapted.losses[0].item())
+        assert row.last_loss == pytest.approx(adapted.losses[1].item())
+    assert optimiser.steps == 2 * len(ours)
+    assert torch.equal(model.masker.mask_phase, start)
+    anew, _, _ = rows_of("cumulative", checkpoint, data, data[1].iloc[1:])
+    assert anew["first_loss"].tolist() != ours["first_loss"].tolist()[1:]
+
+
+def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
+    def weights(seed):
+        settings = settings_of("apm_m_acpa") | {"seed": seed}
+        return evaluation.build_model(settings, checkpoint, None, CPU).attention.squeeze.weight
+
+    torch.manual_seed(5)
+    first = weights(0)
+    torch.manual_seed(6)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
+def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
+    rows, masks, facts = rows_of("apm_m_acpa", checkpoint, data)
+    records = rows.assign(seconds=0.5).to_dict("records")
+    evaluation.save(records, masks, facts, tmp_path / "rows" / "r.parquet", tmp_path / "p.parquet")
+    loaded = results.load(tmp_path)
+    assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()
+    assert [list(s) for s in loaded["supports"]] == rows["supports"].tolist()
+    assert results.facts(tmp_path / "rows" / "r.parquet")["settings"] == settings_of("apm_m_acpa")
+    again = results.load_predictions([tmp_path / "p.parquet"])
+    assert all(np.array_equal(again[e], mask) for e, mask in masks.items())
+    # Counts follow from the stored masks: nothing in a row is its own witness.
+    for row in loaded.itertuples():
+        truth = data[0].read(data[0].rows.loc[data[1].loc[row.episode, "query_row"]], SIZE)[1]
+        assert row.intersection_foreground == (again[row.episode] & truth).sum()
+        assert row.union_foreground == (again[row.episode] | truth).sum()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_trivial_predictors(k):
+    generator = np.random.RandomState(0)
+    query, masks = np.zeros((4, 6, 3), np.uint8), generator.rand(k, 4, 6) < 0.5
+    assert (evaluation.predict_foreground(query, None, masks)[0] == 1).all()
+    copied = evaluation.predict_copy(query, None, masks)[0]
+    assert (copied == (masks.mean(0) >= 0.5)).all()

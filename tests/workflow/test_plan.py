@@ -63,6 +63,27 @@ def test_every_shipped_configuration_is_planned(project):
         assert project.jobs("--configfile", path)["table1"] == 1
 
 
+def test_a_file_without_a_name_adds_to_the_papers_run(project):
+    jobs = project.jobs("--configfile", "config/extended.yaml")
+    assert jobs["evaluate"] == 4 * 2 * (5 + 14)
+    assert jobs["evaluate_trivial"] == 4 * 2 * 2
+    assert jobs["source"] == 1
+    roots = project.write("roots.yaml", "shots: [1]\ndata: {chestxray: {root: lungs}}\n")
+    jobs = project.jobs("--configfile", roots)
+    assert (jobs["evaluate"], jobs["download"]) == (20, 4)
+
+
+def test_only_lists_that_start_anew_are_split_into_shards(project):
+    own_data(project)
+    values = yaml.safe_load(SMALL) | {"shards": 2}
+    values["variants"] = {
+        "apm_s": {"masker": "S"},
+        "through": {"masker": "S", "steps": 1, "reset": "never"},
+    }
+    name = project.write("sharded.yaml", yaml.safe_dump(values, sort_keys=False))
+    assert project.jobs("--configfile", name)["evaluate"] == 2 + 1
+
+
 def test_a_dry_run_warns_of_what_is_missing(project, monkeypatch):
     for key in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
         monkeypatch.delenv(key, raising=False)

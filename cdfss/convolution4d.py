@@ -29,40 +29,37 @@ class CenterPivotConv4d(nn.Module):
         self._kept = None  # the last dense form of frozen weights, and what it was made from
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, I, hq, wq, hs, ws) -> (B, O, hq, wq, ceil(hs / stride), ceil(ws / stride))."""
+        """(B, I, hs, ws, hq, wq) -> (B, O, ceil(hs / stride), ceil(ws / stride), hq, wq).
+
+        With the query plane last nearly everything works on views of x.
+        """
         query_plane = self._over_query(x)
-        support_plane = self._over_support(x)
-        return query_plane + support_plane
-
-    def _over_query(self, x: Tensor) -> Tensor:
-        """conv1 at the strided support positions, which become part of the batch."""
-        batch, channels, hq, wq, _, _ = x.shape
-        x = x[..., :: self.support_stride, :: self.support_stride].permute(0, 4, 5, 1, 2, 3)
-        hs, ws = x.shape[1:3]
-        x = self.conv1(x.reshape(batch * hs * ws, channels, hq, wq))
-        return x.view(batch, hs, ws, -1, hq, wq).permute(0, 3, 4, 5, 1, 2)
-
-    def _over_support(self, x: Tensor) -> Tensor:
-        """conv2 at all query positions."""
-        batch, channels, hq, wq, hs, ws = x.shape
-        stride, padding = self.support_stride, self.padding
+        shape = query_plane.shape
+        batch, channels, hs, ws, hq, wq = x.shape
         if hs * ws <= self.conv2.weight[0, 0].numel():
             # The plane is smaller than the kernel: one dense product does less work.
-            matrix, out_hs, out_ws = self._dense(hs, ws)
-            x = x.permute(0, 1, 4, 5, 2, 3).reshape(batch, channels * hs * ws, hq * wq)
-            x = (matrix @ x).view(batch, -1, out_hs, out_ws, hq, wq).permute(0, 1, 4, 5, 2, 3)
-            return x + self.conv2.bias.view(-1, 1, 1, 1, 1)
-        x = F.conv3d(
-            x.reshape(batch, channels, hq * wq, hs, ws),  # a view: nothing is copied
-            self.conv2.weight[:, :, None],  # (O, I, 1, k, k)
-            self.conv2.bias,
-            stride=(1, stride, stride),
-            padding=(0, padding, padding),
+            matrix = self._dense(hs, ws).expand(batch, -1, -1)
+            x = x.reshape(batch, channels * hs * ws, hq * wq)
+            return torch.baddbmm(query_plane.reshape(batch, -1, hq * wq), matrix, x).view(shape)
+        support_plane = F.conv3d(
+            x.reshape(batch, channels, hs, ws, hq * wq),
+            self.conv2.weight[..., None],  # (O, I, k, k, 1)
+            stride=(self.support_stride, self.support_stride, 1),
+            padding=(self.padding, self.padding, 0),
         )
-        return x.view(batch, -1, hq, wq, *x.shape[-2:])
+        return query_plane + support_plane.view(shape)
 
-    def _dense(self, hs: int, ws: int) -> tuple[Tensor, int, int]:
-        """conv2 without bias on a plane (hs, ws) as a matrix (O * hs' * ws', I * hs * ws), and hs', ws'.
+    def _over_query(self, x: Tensor) -> Tensor:
+        """conv1 at the strided support positions, plus both biases."""
+        x = x[:, :, :: self.support_stride, :: self.support_stride]
+        batch, channels, hs, ws, hq, wq = x.shape
+        planes = x.flatten(2, 3).transpose(1, 2).reshape(batch * hs * ws, channels, hq, wq)
+        bias = self.conv1.bias + self.conv2.bias
+        planes = F.conv2d(planes, self.conv1.weight, bias, padding=self.padding)
+        return planes.view(batch, hs * ws, -1, hq, wq).transpose(1, 2).unflatten(2, (hs, ws))
+
+    def _dense(self, hs: int, ws: int) -> Tensor:
+        """conv2 without bias on a plane (hs, ws) as a matrix (O * hs' * ws', I * hs * ws).
 
         Kept for the next call where the weights are frozen, as in all steps of an adaptation.
         """
@@ -74,7 +71,7 @@ class CenterPivotConv4d(nn.Module):
             self._kept = made_from, self._make_dense(hs, ws)
         return self._kept[1]
 
-    def _make_dense(self, hs: int, ws: int) -> tuple[Tensor, int, int]:
+    def _make_dense(self, hs: int, ws: int) -> Tensor:
         weight = self.conv2.weight
         out_channels, in_channels = weight.shape[:2]
         (out_hs, rows), (out_ws, columns) = self._taps(hs), self._taps(ws)
@@ -82,7 +79,7 @@ class CenterPivotConv4d(nn.Module):
         padded = F.pad(weight, (0, 1, 0, 1))  # one more row and column of zeros: beyond the kernel
         dense = padded[:, :, rows[:, :, None, None], columns]
         dense = dense.permute(0, 2, 4, 1, 3, 5)
-        return dense.reshape(out_channels * out_hs * out_ws, in_channels * hs * ws), out_hs, out_ws
+        return dense.reshape(out_channels * out_hs * out_ws, in_channels * hs * ws)
 
     def _taps(self, side: int) -> tuple[int, Tensor]:
         """Output positions of an axis, and the kernel's index (kernel if none) of output and input."""

@@ -3,12 +3,24 @@
 Both act on real feature maps (B, C, h, w). FFT, angle and polar always run in float32.
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
 
 from cdfss.errors import CdfssError
+
+# Positions up to which the inverse transform is faster as one real matrix product than as an FFT.
+DENSE_UP_TO = 256
+
+
+@functools.lru_cache(8)
+def _inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
+    """(2 h w, h w): real and imaginary parts of a spectrum -> real part of its inverse transform."""
+    unit = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width)
+    waves = torch.fft.ifft2(unit).flatten(1)
+    return torch.cat([waves.real, -waves.imag]).float().to(device)
 
 
 class AmplitudePhaseMasker(nn.Module):
@@ -73,7 +85,11 @@ class AmplitudePhaseMasker(nn.Module):
         """
         factors = torch.cat([self.mask_amplitude, self.mask_phase]).sigmoid()  # (2, 1 or C, h, w)
         for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1))
-        return torch.fft.ifft2(torch.polar(amplitude * for_amplitude, phase * for_phase)).real
+        amplitude, phase = amplitude * for_amplitude, phase * for_phase
+        if amplitude[0, 0].numel() > DENSE_UP_TO:
+            return torch.fft.ifft2(torch.polar(amplitude, phase)).real
+        parts = torch.cat([(amplitude * phase.cos()).flatten(2), (amplitude * phase.sin()).flatten(2)], 2)
+        return (parts @ _inverse_transform(*amplitude.shape[-2:], amplitude.device)).view(amplitude.shape)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Masked maps (B, C, h, w) for real maps (B, C, h, w)."""

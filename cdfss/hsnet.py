@@ -45,15 +45,15 @@ class HypercorrelationLearner(nn.Module):
         )
 
     def squeeze(self, level: int, correlation: Tensor) -> Tensor:
-        """(B, L, h, w, h, w) of one stride -> (B, 128, h, w, n, n) with n = ceil(S / 256)."""
+        """(B, L, h, w, h, w) of one stride, support first -> (B, 128, n, n, h, w), n = ceil(S / 256)."""
         encoder = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
         return encoder(correlation)
 
     def mix(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
         """Squeezed encodings of the three strides -> logits (B, 2, 2 h, 2 w), h at stride 8."""
-        mixed = self.encoder_layer4to3(middle + _resize_query_plane(coarse, middle.shape[2:4]))
-        mixed = self.encoder_layer3to2(fine + _resize_query_plane(mixed, fine.shape[2:4]))
-        decoded = self.decoder1(mixed.mean((-2, -1)))  # (B, 64, h, w)
+        mixed = self.encoder_layer4to3(middle + _resize_query_plane(coarse, middle.shape[-2:]))
+        mixed = self.encoder_layer3to2(fine + _resize_query_plane(mixed, fine.shape[-2:]))
+        decoded = self.decoder1(mixed.mean((2, 3)))  # (B, 64, h, w)
         size = [2 * side for side in decoded.shape[-2:]]
         decoded = F.interpolate(decoded, size, mode="bilinear", align_corners=True)
         return self.decoder2(decoded)
@@ -72,11 +72,9 @@ def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
 
 
 def _resize_query_plane(x: Tensor, size) -> Tensor:
-    """(B, C, hq, wq, hs, ws) -> (B, C, *size, hs, ws), bilinear with aligned corners."""
-    batch, channels, hq, wq, hs, ws = x.shape
-    planes = x.permute(0, 1, 4, 5, 2, 3).reshape(batch, channels * hs * ws, hq, wq)
-    planes = F.interpolate(planes, tuple(size), mode="bilinear", align_corners=True)
-    return planes.view(batch, channels, hs, ws, *size).permute(0, 1, 4, 5, 2, 3)
+    """(B, C, hs, ws, hq, wq) -> (B, C, hs, ws, *size), bilinear with aligned corners."""
+    planes = F.interpolate(x.flatten(1, 3), tuple(size), mode="bilinear", align_corners=True)
+    return planes.view(*x.shape[:4], *size)
 
 
 class HSNet(nn.Module):
@@ -131,7 +129,7 @@ class HSNet(nn.Module):
     def squeeze(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
         """Encode one stride: L maps of query and of support (B, C, h, w), masks (B, S, S).
 
-        Returns (B, 128, h, w, n, n).
+        Returns (B, 128, n, n, h, w).
         """
         if level == COARSE:
             query, support = torch.cat(query), torch.cat(support)

@@ -16,18 +16,18 @@ def mask_support(maps: Tensor, mask: Tensor) -> Tensor:
 def correlate(query: Tensor, support: Tensor) -> Tensor:
     """Cosine similarity, negative values cut to 0.
 
-    query (B, C, hq, wq), support (B, C, hs, ws) -> (B, hq, wq, hs, ws). A support position of
+    query (B, C, hq, wq), support (B, C, hs, ws) -> (B, hs, ws, hq, wq). A support position of
     zeros (outside the mask) correlates to exactly 0.
     """
     batch, _, hq, wq = query.shape
     hs, ws = support.shape[-2:]
     query = query.flatten(2)  # (B, C, hq * wq)
-    support = support.flatten(2)  # (B, C, hs * ws)
-    query = query / (query.norm(dim=1, keepdim=True) + EPSILON)
-    support = support / (support.norm(dim=1, keepdim=True) + EPSILON)
-    return (query.transpose(1, 2) @ support).clamp(min=0).view(batch, hq, wq, hs, ws)
+    support = support.flatten(2).transpose(1, 2)  # (B, hs * ws, C)
+    # The norms divide the products, which are far fewer than the features.
+    norms = (support.norm(dim=2, keepdim=True) + EPSILON) * (query.norm(dim=1, keepdim=True) + EPSILON)
+    return ((support @ query).clamp(min=0) / norms).view(batch, hs, ws, hq, wq)
 
 
 def hypercorrelation(query: list[Tensor], support: list[Tensor]) -> Tensor:
-    """Stack the correlations of L maps of one stride to (B, L, hq, wq, hs, ws)."""
+    """Stack the correlations of L maps of one stride to (B, L, hs, ws, hq, wq)."""
     return torch.stack([correlate(q, s) for q, s in zip(query, support, strict=True)], dim=1)

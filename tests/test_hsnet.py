@@ -86,7 +86,11 @@ def test_bad_arguments_are_answered_at_once(message, arguments):
 
 
 def literal_convolution(conv, x):
-    """Centre-pivot convolution as HSNet writes it: two 2-D convolutions over permuted copies."""
+    """Centre-pivot convolution as HSNet writes it: two 2-D convolutions over permuted copies.
+
+    x (B, I, hs, ws, hq, wq) as ours; HSNet has the query plane first.
+    """
+    x = x.permute(0, 1, 4, 5, 2, 3)
     batch, channels, hq, wq, hs, ws = x.shape
     stride = conv.support_stride
     pruned = x[..., ::stride, ::stride]
@@ -94,7 +98,8 @@ def literal_convolution(conv, x):
     first = conv.conv1(pruned.permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, hq, wq))
     first = first.view(batch, n, m, -1, hq, wq).permute(0, 3, 4, 5, 1, 2)
     second = conv.conv2(x.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels, hs, ws))
-    return first + second.view(batch, hq, wq, -1, n, m).permute(0, 3, 1, 2, 4, 5)
+    second = second.view(batch, hq, wq, -1, n, m).permute(0, 3, 1, 2, 4, 5)
+    return (first + second).permute(0, 1, 4, 5, 2, 3)
 
 
 @pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
@@ -104,9 +109,14 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
     torch.manual_seed(0)
     conv = CenterPivotConv4d(3, 5, *kernel_stride)
     conv.requires_grad_(not frozen)
-    x = torch.randn(2, 3, 4, 5, side, side + 1)
+    x = torch.randn(2, 3, side, side + 1, 4, 5, requires_grad=True)
     for _ in range(2):
-        assert torch.allclose(conv(x), literal_convolution(conv, x), atol=1e-5)
+        ours, theirs = conv(x), literal_convolution(conv, x)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        weight = torch.randn_like(ours)
+        wanted = [x] if frozen else [x, *conv.parameters()]
+        gradients = [torch.autograd.grad((y * weight).sum(), wanted) for y in (ours, theirs)]
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients))
     with torch.no_grad():
         conv.conv2.weight.mul_(2)  # a form that was kept must not outlive the weights
     assert torch.allclose(conv(x), literal_convolution(conv, x), atol=1e-5)
@@ -117,8 +127,8 @@ def test_correlation_is_cosine_without_negatives_and_zero_outside_the_mask():
     mask = torch.zeros(1, 4, 4)
     mask[:, :2] = 1
     correlation = correlate(query, mask_support(support, mask))
-    assert correlation.shape == (1, 3, 3, 4, 4)
+    assert correlation.shape == (1, 4, 4, 3, 3)
     assert correlation.min() >= 0
-    assert correlation[..., 2:, :].abs().max() == 0
+    assert correlation[:, 2:].abs().max() == 0
     cosine = F.cosine_similarity(query[0, :, 1, 1], support[0, :, 0, 2], dim=0).clamp(min=0)
-    assert correlation[0, 1, 1, 0, 2] == pytest.approx(cosine.item(), abs=1e-4)
+    assert correlation[0, 0, 2, 1, 1] == pytest.approx(cosine.item(), abs=1e-4)

@@ -40,7 +40,7 @@ class Adapted:
         the largest number of votes that any pixel got say so (HSNet, k-shot inference).
         """
         features = self.model.features(query)
-        votes = 0
+        votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
         for shot in range(len(self.support_masks)):
             support = [
                 [m[shot : shot + 1].expand(len(query), -1, -1, -1) for m in maps]
@@ -48,7 +48,8 @@ class Adapted:
             ]
             mask = self.support_masks[shot : shot + 1].expand(len(query), -1, -1)
             logits = self.model.segment(features, support, mask)
-            votes = votes + resize_logits(logits, query.shape[-2:]).argmax(1)
+            background, foreground = resize_logits(logits, query.shape[-2:]).unbind(1)
+            votes = votes + (foreground > background)
         return vote(votes)
 
 

@@ -10,7 +10,7 @@ from cdfss import backbones
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.errors import CdfssError
 from cdfss.frequency import AmplitudePhaseMasker, PhaseAttention
-from cdfss.hypercorrelation import correlate, hypercorrelation, mask_support
+from cdfss.hypercorrelation import Hypercorrelation, hypercorrelation, mask_support
 
 FINE, MIDDLE, COARSE = 0, 1, 2  # strides 8, 16 and 32
 
@@ -44,10 +44,14 @@ class HypercorrelationLearner(nn.Module):
             nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 2, 3, padding=1)
         )
 
-    def squeeze(self, level: int, correlation: Tensor) -> Tensor:
-        """(B, L, h, w, h, w) of one stride, support first -> (B, 128, n, n, h, w), n = ceil(S / 256)."""
+    def squeeze(self, level: int, correlation: Hypercorrelation) -> Tensor:
+        """Correlations of one stride -> (B, 128, m, m, h, w), support first, m = ceil(S / 256)."""
         encoder = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
-        return encoder(correlation)
+        first, *others = encoder
+        x = first.of_positions(correlation.values, correlation.positions, correlation.plane)
+        for layer in others:
+            x = layer(x)
+        return x
 
     def mix(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
         """Squeezed encodings of the three strides -> logits (B, 2, 2 h, 2 w), h at stride 8."""
@@ -129,7 +133,7 @@ class HSNet(nn.Module):
     def squeeze(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
         """Encode one stride: L maps of query and of support (B, C, h, w), masks (B, S, S).
 
-        Returns (B, 128, n, n, h, w).
+        Returns (B, 128, m, m, h, w).
         """
         if level == COARSE:
             query, support = torch.cat(query), torch.cat(support)
@@ -137,21 +141,20 @@ class HSNet(nn.Module):
                 query, support = self.masker(query), self.masker(support)
             return self.squeeze_coarse(query, support, mask)
         support = [mask_support(s, mask) for s in support]
-        return self.learner.squeeze(level, hypercorrelation(query, support))
+        return self.learner.squeeze(level, hypercorrelation(query, support, mask))
 
     def squeeze_coarse(self, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         """Encode the stride-32 maps (L * B, C, h, w), L outermost, that APM has been applied to.
 
         Order of the modules as published: APM on both, then the support mask, then ACPA on both,
-        then the correlation. All L maps have C channels, so they are computed on as one batch.
+        then the correlation. All L maps have C channels, so APM and ACPA see them as one batch.
         """
         layers = len(query) // len(mask)
         support = mask_support(support, mask.repeat(layers, 1, 1))
         if self.attention is not None:
             query, support = self.attention(query), self.attention(support)
-        correlation = correlate(query, support)
-        correlation = correlation.view(layers, len(mask), *correlation.shape[1:]).transpose(0, 1)
-        return self.learner.squeeze(COARSE, correlation)
+        query, support = query.chunk(layers), support.chunk(layers)
+        return self.learner.squeeze(COARSE, hypercorrelation(query, support, mask))
 
     def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor):
         """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""

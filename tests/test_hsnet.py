@@ -8,7 +8,7 @@ from reference import disks, fill, images, numbers, relative_error
 from cdfss import CdfssError, HSNet
 from cdfss.backbone_facts import BACKBONES
 from cdfss.convolution4d import CenterPivotConv4d
-from cdfss.hypercorrelation import correlate, mask_support
+from cdfss.hypercorrelation import correlate, inside, mask_support
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "resnet101"])
@@ -122,13 +122,38 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
     assert torch.allclose(conv(x), literal_convolution(conv, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize("plane", [(1, 1), (2, 3), (7, 7), (13, 12)])
+@pytest.mark.parametrize("share", [0, 0.2, 1])
+def test_convolution_of_some_positions_equals_the_one_of_the_plane(kernel_stride, plane, share):
+    generator = torch.Generator().manual_seed(0)
+    conv = CenterPivotConv4d(3, 5, *kernel_stride)
+    positions = (torch.rand(plane, generator=generator) < share).flatten().nonzero()[:, 0]
+    values = torch.randn(2, 3, len(positions), 4, 5, requires_grad=True)
+    x = torch.zeros(2, 3, plane[0] * plane[1], 4, 5).index_copy(2, positions, values)
+    ours, theirs = conv.of_positions(values, positions, plane), conv(x.unflatten(2, plane))
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    weight = torch.randn_like(ours)
+    wanted = [values, *conv.parameters()]
+    gradients = [torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True) for y in (ours, theirs)]
+    for a, b in zip(*gradients):
+        a = torch.zeros_like(b) if a is None else a
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
 def test_correlation_is_cosine_without_negatives_and_zero_outside_the_mask():
-    query, support = torch.randn(1, 6, 3, 3), torch.randn(1, 6, 4, 4)
-    mask = torch.zeros(1, 4, 4)
-    mask[:, :2] = 1
-    correlation = correlate(query, mask_support(support, mask))
-    assert correlation.shape == (1, 4, 4, 3, 3)
+    query, support = torch.randn(2, 6, 3, 3), torch.randn(2, 6, 4, 4)
+    mask = torch.zeros(2, 4, 4)
+    mask[0, :2], mask[1, 0] = 1, 1
+    positions = inside(mask, (4, 4))
+    assert positions.tolist() == list(range(8))
+    correlation = correlate(query, mask_support(support, mask), positions)
+    assert correlation.shape == (2, 8, 3, 3)
     assert correlation.min() >= 0
-    assert correlation[:, 2:].abs().max() == 0
+    assert correlation[1, 4:].abs().max() == 0
+    everywhere = correlate(query, mask_support(support, mask), torch.arange(16))
+    assert torch.equal(everywhere[:, :8], correlation)
+    assert everywhere[:, 8:].abs().max() == 0
     cosine = F.cosine_similarity(query[0, :, 1, 1], support[0, :, 0, 2], dim=0).clamp(min=0)
-    assert correlation[0, 0, 2, 1, 1] == pytest.approx(cosine.item(), abs=1e-4)
+    assert correlation[0, 2, 1, 1] == pytest.approx(cosine.item(), abs=1e-4)

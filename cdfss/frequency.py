@@ -83,7 +83,7 @@ class AmplitudePhaseMasker(nn.Module):
         For maps that do not change between steps the spectrum is computed once, outside the loop.
         The masks are shifted instead of the spectrum: same product, far fewer numbers moved.
         """
-        factors = torch.cat([self.mask_amplitude, self.mask_phase]).sigmoid()  # (2, 1 or C, h, w)
+        factors = torch.cat([self.mask_amplitude, self.mask_phase]).float().sigmoid()  # (2, 1 or C, h, w)
         for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1))
         amplitude, phase = amplitude * for_amplitude, phase * for_phase
         if amplitude[0, 0].numel() > DENSE_UP_TO:

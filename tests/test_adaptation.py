@@ -69,11 +69,14 @@ def plain(model, supports, masks, steps, rate, trained, pairs):
     return losses, model
 
 
-def same_parameters(ours, theirs, rate):
+def same_parameters(ours, theirs, trained, rate):
     # Adam divides by the gradient's size: where that is rounding, steps differ, by less than a step.
-    return all(
-        torch.allclose(a, b, atol=0.2 * rate) for a, b in zip(ours.parameters(), theirs.parameters())
-    )
+    for part in trained:
+        pairs = zip(getattr(ours, part).parameters(), getattr(theirs, part).parameters())
+        apart = torch.cat([(a - b).detach().abs().flatten() for a, b in pairs])
+        if apart.mean() > 0.01 * rate or apart.max() > rate:
+            return False
+    return True
 
 
 SELF = [(0, 0), (1, 1), (2, 2)]
@@ -90,7 +93,7 @@ def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, s
     ours = adapt(model, supports, masks, 4, 0.05, pairs=kind)
     losses, theirs = plain(model, supports, masks, 4, 0.05, trained, pairs)
     assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
-    assert same_parameters(ours.model, theirs, 0.05)
+    assert same_parameters(ours.model, theirs, trained, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
     ours = adapt(model, supports, masks, 3, 1e-4, trained=trained, pairs=kind)
     losses, theirs = plain(model, supports, masks, 3, 1e-4, trained, pairs)
     assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
-    assert same_parameters(ours.model, theirs, 1e-4)
+    assert same_parameters(ours.model, theirs, trained, 1e-4)
     for part in {"learner", "backbone", *trained}:
         moved = any(
             not torch.equal(a, b)

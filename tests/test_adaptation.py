@@ -83,8 +83,7 @@ SELF = [(0, 0), (1, 1), (2, 2)]
 OTHERS = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 
 
-@pytest.mark.parametrize("size", [96, 101])
-@pytest.mark.parametrize(("kind", "pairs"), [("self", SELF), ("leave_one_out", OTHERS)])
+@pytest.mark.parametrize(("kind", "pairs", "size"), [("self", SELF, 96), ("leave_one_out", OTHERS, 101)])
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "baseline"])
 def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, size):
     model = small_hsnet(size, **VARIANTS[variant])

@@ -33,11 +33,11 @@ def settings_of(variant):
 
 @pytest.fixture
 def data(settings, folder_data, tmp_path):
-    """The index of a small data set and ten episodes of it."""
+    """The index of a small data set and four episodes of it."""
     path = tmp_path / "index.parquet"
     index.build(settings(folder_data), path, 1, lambda line: None)
     loaded = index.load(path)
-    return loaded, episodes.sample(loaded, split="test", shot=2, seed=0, number=6)
+    return loaded, episodes.sample(loaded, split="test", shot=2, seed=0, number=4)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def rows_of(variant, checkpoint, data, listed=None):
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
 def test_any_slice_of_the_list_gives_the_same_rows(variant, checkpoint, data):
     whole, masks, _ = rows_of(variant, checkpoint, data)
-    parts = [rows_of(variant, checkpoint, data, episodes.shard(data[1], n, 4)) for n in range(4)]
+    parts = [rows_of(variant, checkpoint, data, episodes.shard(data[1], n, 2)) for n in range(2)]
     pd.testing.assert_frame_equal(pd.concat([rows for rows, _, _ in parts], ignore_index=True), whole)
     assert all(np.array_equal(mask, masks[e]) for _, part, _ in parts for e, mask in part.items())
     backwards, _, _ = rows_of(variant, checkpoint, data, data[1].iloc[::-1])

@@ -1,10 +1,12 @@
 # Reproducible cross-domain few-shot segmentation: configuration, includes, targets.
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 # A configuration file with a name is a run of its own; one without adds to the default.
-if "name" not in config:
+if not any("name" in load_configfile(file) for file in workflow.overwrite_configfiles):
+    config.clear()  # Snakemake adds the given keys once more, now after the default's
 
     configfile: "config/config.yaml"
 

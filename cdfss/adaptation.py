@@ -23,12 +23,12 @@ class Adapted:
     Attributes:
         model: the tuned model; what was not trained is shared with the model it came from.
         losses: (steps,) cross-entropy before each step.
-        optimiser: Adam as the last step left it; None without a step.
+        optimiser: Adam as the last step left it.
     """
 
     model: HSNet
     losses: Tensor
-    optimiser: "Adam | None"
+    optimiser: "Adam"
     support_features: list[list[Tensor]]
     support_masks: Tensor
 
@@ -96,33 +96,41 @@ def adapt(
             are asked of a model with nothing to tune.
     """
     k, _, *size = support_images.shape
-    if support_masks.shape != (k, *size):
+    if k == 0 or support_masks.shape != (k, *size):
         raise CdfssError(
             f"adapt: support images are {list(support_images.shape)}, masks "
-            f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S)"
+            f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S) with k of at least 1"
         )
+    if not ((support_masks == 0) | (support_masks == 1)).all():
+        raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
+    if steps < 0:
+        raise CdfssError(f"adapt: steps={steps}; expected 0 or more")
     listed = support_pairs(k, pairs)
     if trained is None:
         trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    if isinstance(trained, str) or len(set(trained)) != len(trained):
+        raise CdfssError(f"adapt: trained={trained!r}; expected a list of parts, each named once")
     for part in trained:
         if part not in PARTS or getattr(model, part) is None:
             there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
             raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
     if steps > 0 and not trained:
         raise CdfssError(
-            "adapt: the model has neither masker nor attention; nothing is left to tune, "
-            "unless trained=['learner'] or ['backbone'] is asked for"
+            "adapt: nothing is left to tune: trained names no part, or the model has neither masker "
+            "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
         )
     tuned, parameters = _fork(model, trained)
+    if optimiser is not None and [m.shape for m in optimiser.means] != [p.shape for p in parameters]:
+        raise CdfssError("adapt: the optimiser is of an adaptation of other parts than those trained now")
     features = tuned.features(support_images)
     losses = torch.zeros(steps)
+    optimiser = Adam(parameters, learning_rate, optimiser)
     if steps > 0:
         if {"learner", "backbone"} & set(trained):
             images = support_images if "backbone" in trained else None
             turns = _whole_model(tuned, images, features, support_masks, listed)
         else:
             turns = _coarse_alone(tuned, features, support_masks, listed)
-        optimiser = Adam(parameters, learning_rate, optimiser)
         losses = torch.stack([_step(optimiser, turns, len(listed)) for _ in range(steps)]).cpu()
         if "backbone" in trained:
             features = tuned.features(support_images)
@@ -181,7 +189,7 @@ def _coarse_alone(model: HSNet, features, masks: Tensor, pairs) -> list[_Turn]:
             )
 
         def logits(queries=queries, supports=supports, fine=fine, middle=middle):
-            maps = coarse if spectrum is None else model.masker.mask(*spectrum)
+            maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
             maps = maps.unflatten(0, (layers, -1))
             query, support = (maps[:, _span(part)].flatten(0, 1) for part in (queries, supports))
             encoded = model.squeeze_coarse(query, support, masks[supports])

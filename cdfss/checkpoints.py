@@ -74,7 +74,7 @@ def load(path: str | Path, backbone: str) -> dict[str, Tensor]:
 def load_published(source: str | Path | dict[str, Tensor], backbone: str = "resnet50") -> HSNet:
     """A ready model from a published file: HSNet, HSNet trained as PATNet does, HSNet with APM/ACPA.
 
-    Names may begin with `module.` (saved from several GPUs). What the model has is read off the
+    Names may begin with `module.` (saved from a `DataParallel` model). What the model has is read off the
     names and shapes: APM-S or APM-M from `apm.*`, ACPA and its width from `acpa.*`; masks of side n
     belong to an image size of 400 px for n = 13, else 32 n.
 
@@ -111,18 +111,19 @@ def load_published(source: str | Path | dict[str, Tensor], backbone: str = "resn
 
 
 def save_published(model: HSNet, path: str | Path) -> None:
-    """Write a model as the published code saves it, for its `load_state_dict`.
+    """Write a model with the entries of the published files, for the published network itself.
 
-    The unused ImageNet classifier is an entry of those files; it is written as zeros.
+    Scripts that wrap it in `DataParallel` before they load want `module.` before every name. The
+    unused ImageNet classifier is an entry of those files; it is written as zeros.
 
     Raises:
-        CdfssError: for a backbone that the published code does not have.
+        CdfssError: for EfficientNet-Lite0, which has no published form.
     """
     import torchvision
 
     backbone = model.backbone_name
     if BACKBONES[backbone].weights is None:
-        raise CdfssError(f"save_published: the published code has no backbone {backbone!r}")
+        raise CdfssError(f"save_published: the published code knows no backbone like {backbone!r}")
     published = _published(model.state_dict())
     if model.masker is not None:
         published |= dict(zip(MASKS, model.masker.to_published(), strict=True))

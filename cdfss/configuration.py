@@ -19,6 +19,7 @@ from cdfss.errors import CdfssError
 
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
+DEFAULT = Path("config/config.yaml")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Count = Annotated[int, Field(ge=1)]
 
@@ -129,6 +130,7 @@ class Variant(Section):
     )
     trained: list[Literal["masker", "attention", "learner", "backbone"]] | None = Field(
         None,
+        min_length=1,
         description="parts that are tuned; default masker and attention, those that the variant has. "
         "learner and backbone: full fine-tuning (paper table 5)",
     )
@@ -145,8 +147,14 @@ class Variant(Section):
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.predictor != "hsnet" and (self.masker or self.attention or self.trained):
-            raise ValueError(f"predictor {self.predictor!r} has no model for masker, attention or trained")
+        if self.predictor != "hsnet":
+            useless = self.model_fields_set - {"title", "predictor"}
+            if useless:
+                raise ValueError(
+                    f"predictor {self.predictor!r} has no model for {', '.join(sorted(useless))}"
+                )
+        if self.trained is not None and len(set(self.trained)) != len(self.trained):
+            raise ValueError(f"trained is {self.trained}, which names a part twice")
         for part, there in (("masker", self.masker), ("attention", self.attention)):
             if part in (self.trained or []) and not there:
                 raise ValueError(f"trained names {part!r}, which the variant does not have")
@@ -298,11 +306,18 @@ def parse(values: dict[str, Any]) -> Configuration:
 
 
 def load(path: str | Path) -> Configuration:
-    """A checked configuration from a YAML file; one without a name adds to config.yaml beside it."""
+    """A checked configuration from a YAML file; one without a name adds to the default, as in the workflow.
+
+    The default is config/config.yaml in the current folder.
+    """
     values = _read(Path(path))
-    default = Path(path).with_name("config.yaml")
-    if "name" not in values and default.is_file():
-        values = _added(_read(default), values)
+    if "name" not in values:
+        if not DEFAULT.is_file():
+            raise CdfssError(
+                f"configuration: {path} has no name, so it adds to {DEFAULT}, which is not in "
+                f"{Path.cwd()}; give it a name, or work in the project's folder"
+            )
+        values = _added(_read(DEFAULT), values)
     return parse(values)
 
 

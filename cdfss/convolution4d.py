@@ -62,6 +62,9 @@ class CenterPivotConv4d(nn.Module):
             are computed; the others are the bias.
         """
         batch, channels, n, hq, wq = values.shape
+        if 2 * n > plane[0] * plane[1]:  # most of the plane: a batch of many masks, in source training
+            x = values.new_zeros(batch, channels, plane[0] * plane[1], hq, wq)
+            return self(x.index_copy_(2, positions, values).unflatten(2, plane))
         outputs = len(self.conv1.weight)
         rows = self._rows(positions, plane)  # (outputs, k * k): place in values under each tap, or n
         reached = (rows < n).any(1).nonzero()[:, 0]
@@ -78,9 +81,11 @@ class CenterPivotConv4d(nn.Module):
 
         centres = values[:, :, below[reached][centred]].transpose(1, 2).reshape(-1, channels, hq, wq)
         centres = F.conv2d(centres, self.conv1.weight, padding=self.padding)
-        planes = planes.index_add_(1, centred, centres.view(batch, len(centred), outputs, hq * wq))
+        planes = planes.index_add_(
+            1, centred, centres.to(planes.dtype).view(batch, len(centred), outputs, hq * wq)
+        )
 
-        x = bias[:, None, None].expand(batch, -1, len(rows), hq * wq).clone()
+        x = bias.to(planes.dtype)[:, None, None].expand(batch, -1, len(rows), hq * wq).clone()
         x = x.index_copy_(2, reached, planes.transpose(1, 2))
         hs, ws = (-(-side // self.support_stride) for side in plane)
         return x.view(batch, outputs, hs, ws, hq, wq)
@@ -112,9 +117,10 @@ class CenterPivotConv4d(nn.Module):
         Kept for the next call where the weights are frozen, as in all steps of an adaptation.
         """
         weight = self.conv2.weight
-        if weight.requires_grad:
+        if weight.requires_grad or torch.is_inference_mode_enabled():
             return self._make_dense(hs, ws)
-        made_from = (hs, ws, weight.data_ptr(), weight._version)  # the version counts writes in place
+        # The version counts writes in place, but for those through `.data`.
+        made_from = (hs, ws, weight.data_ptr(), weight._version)
         if self._kept is None or self._kept[0] != made_from:
             self._kept = made_from, self._make_dense(hs, ws)
         return self._kept[1]

@@ -41,6 +41,8 @@ def evaluate(
             query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
         )
         seconds = time.perf_counter() - begin
+        if not np.isfinite(losses).all():
+            print(f"episode {episode.episode}: the loss is not finite; is the learning rate too high?")
         intersection, union = metrics.counts(mask, truth, void)
         rows.append(
             {

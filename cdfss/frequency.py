@@ -18,9 +18,10 @@ DENSE_UP_TO = 256
 @functools.lru_cache(8)
 def _inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
     """(2 h w, h w): real and imaginary parts of a spectrum -> real part of its inverse transform."""
-    unit = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width)
-    waves = torch.fft.ifft2(unit).flatten(1)
-    return torch.cat([waves.real, -waves.imag]).float().to(device)
+    with torch.inference_mode(False):  # kept for calls that need gradients, whoever comes first
+        unit = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width)
+        waves = torch.fft.ifft2(unit).flatten(1)
+        return torch.cat([waves.real, -waves.imag]).float().to(device)
 
 
 class AmplitudePhaseMasker(nn.Module):
@@ -89,7 +90,9 @@ class AmplitudePhaseMasker(nn.Module):
         if amplitude[0, 0].numel() > DENSE_UP_TO:
             return torch.fft.ifft2(torch.polar(amplitude, phase)).real
         parts = torch.cat([(amplitude * phase.cos()).flatten(2), (amplitude * phase.sin()).flatten(2)], 2)
-        return (parts @ _inverse_transform(*amplitude.shape[-2:], amplitude.device)).view(amplitude.shape)
+        with torch.autocast(parts.device.type, enabled=False):
+            maps = parts @ _inverse_transform(*amplitude.shape[-2:], amplitude.device)
+        return maps.view(amplitude.shape)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Masked maps (B, C, h, w) for real maps (B, C, h, w)."""

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 
 def write_picture(path, size=(40, 30), mask=None, mode="RGB", seed=0):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt, metrics
+from cdfss import CdfssError, HSNet, adapt, frequency, metrics
 from cdfss.adaptation import Adam, support_pairs, vote
 
 VARIANTS = {
@@ -221,6 +221,9 @@ def test_adam_is_torchs_adam():
     [
         ("no part 'masker' to train; it has learner, backbone", {"trained": ["masker"]}),
         ("no part 'decoder'", {"trained": ["decoder"]}),
+        ("each named once", {"trained": ["learner", "learner"]}),
+        ("each named once", {"trained": "learner"}),
+        ("nothing is left to tune", {"trained": []}),
         ("pairs='all'; expected 'self' or 'leave_one_out'", {"pairs": "all"}),
     ],
 )
@@ -229,8 +232,48 @@ def test_parts_and_pairs_that_are_not_there_are_refused(message, arguments):
         adapt(small_hsnet(), *episode_of()[1:], 1, 0.1, **arguments)
 
 
+def test_wrong_supports_steps_and_optimisers_are_refused():
+    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    for arguments, message in (
+        ((supports, 255 * masks, 1), "other values than 0 and 1"),
+        ((supports[:0], masks[:0], 1), "k of at least 1"),
+        ((supports, masks, -1), "steps=-1"),
+    ):
+        with pytest.raises(CdfssError, match=message):
+            adapt(model, *arguments, 0.1)
+    other = adapt(model, supports, masks, 1, 0.1, trained=["learner"]).optimiser
+    with pytest.raises(CdfssError, match="other parts"):
+        adapt(model, supports, masks, 1, 0.1, optimiser=other)
+
+
+def test_a_prediction_in_inference_mode_does_not_spoil_an_adaptation():
+    model, (query, supports, masks) = small_hsnet(masker="S"), episode_of()
+    model.learner.requires_grad_(False)
+    frequency._inverse_transform.cache_clear()
+    with torch.inference_mode():
+        model(query, supports[:1], masks[:1])
+    losses = adapt(model, supports, masks, 2, 0.1).losses
+    assert losses.tolist() == adapt(small_hsnet(masker="S"), supports, masks, 2, 0.1).losses.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_are_adapted_too(dtype):
+    query, supports, masks = episode_of()
+    exact = adapt(small_hsnet(masker="M", attention=True), supports, masks, 2, 0.1)
+    if dtype == torch.float64:
+        model = small_hsnet(masker="M", attention=True).double()
+        other = adapt(model, supports.double(), masks.double(), 2, 0.1)
+    else:
+        with torch.autocast("cpu", dtype):
+            other = adapt(small_hsnet(masker="M", attention=True), supports, masks, 2, 0.1)
+            other.predict(query)
+    assert other.losses.tolist() == pytest.approx(
+        exact.losses.tolist(), rel=1e-5 if dtype == torch.float64 else 0.02
+    )
+
+
 def test_nothing_to_tune_is_refused():
-    with pytest.raises(CdfssError, match="neither masker nor attention"):
+    with pytest.raises(CdfssError, match="nothing is left to tune"):
         adapt(small_hsnet(), *episode_of()[1:], 1, 0.1)
 
 

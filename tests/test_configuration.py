@@ -40,6 +40,9 @@ def changed(**changes):
         ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is nothing to tune"),
         ({"variants__bad": {"predictor": "copy", "masker": "S"}}, "'copy' has no model"),
         ({"variants__bad": {"trained": ["masker"]}}, "trained names 'masker', which the variant does not"),
+        ({"variants__bad": {"trained": ["learner", "learner"]}}, "which names a part twice"),
+        ({"variants__bad": {"trained": []}}, "variants.bad.trained is []"),
+        ({"variants__bad": {"predictor": "copy", "steps": 5}}, "'copy' has no model for steps"),
         ({"variants__bad": {"trained": ["decoder"]}}, "variants.bad.trained.0 is 'decoder'; it should be"),
         ({"variants__bad": {"reset": "always"}}, "reset is 'always'; it should be 'episode' or 'never'"),
         ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
@@ -82,7 +85,8 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
         configuration.load(tmp_path / "c.yaml")
 
 
-def test_shipped_configurations_are_valid():
+def test_shipped_configurations_are_valid(monkeypatch):
+    monkeypatch.chdir(ROOT)
     for path in (ROOT / "config").glob("*.yaml"):
         configuration.load(path)
 
@@ -99,7 +103,18 @@ def test_the_default_is_the_papers_run():
     assert run.evaluation_settings("isic2018", "baseline", 1, 0)["steps"] == 0
 
 
-def test_the_extended_run_adds_to_the_papers_run():
+def test_a_file_that_adds_needs_the_default(tmp_path, monkeypatch):
+    (tmp_path / "more.yaml").write_text("shots: [1]\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CdfssError, match=r"more\.yaml has no name, so it adds to config/config\.yaml"):
+        configuration.load("more.yaml")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text((ROOT / "config" / "config.yaml").read_text())
+    assert configuration.load("more.yaml").shots == [1]
+
+
+def test_the_extended_run_adds_to_the_papers_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
     paper = configuration.load(ROOT / "config" / "config.yaml")
     extended = configuration.load(ROOT / "config" / "extended.yaml")
     assert list(extended.variants)[: len(paper.variants)] == list(paper.variants)

@@ -1,4 +1,5 @@
 import numpy as np
+import plain
 import pytest
 import torch
 import torch.nn.functional as F
@@ -86,20 +87,8 @@ def test_bad_arguments_are_answered_at_once(message, arguments):
 
 
 def literal_convolution(conv, x):
-    """Centre-pivot convolution as HSNet writes it: two 2-D convolutions over permuted copies.
-
-    x (B, I, hs, ws, hq, wq) as ours; HSNet has the query plane first.
-    """
-    x = x.permute(0, 1, 4, 5, 2, 3)
-    batch, channels, hq, wq, hs, ws = x.shape
-    stride = conv.support_stride
-    pruned = x[..., ::stride, ::stride]
-    n, m = pruned.shape[-2:]
-    first = conv.conv1(pruned.permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, hq, wq))
-    first = first.view(batch, n, m, -1, hq, wq).permute(0, 3, 4, 5, 1, 2)
-    second = conv.conv2(x.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels, hs, ws))
-    second = second.view(batch, hq, wq, -1, n, m).permute(0, 3, 1, 2, 4, 5)
-    return (first + second).permute(0, 1, 4, 5, 2, 3)
+    """The plain convolution for our order of planes, (B, I, hs, ws, hq, wq); HSNet has the query first."""
+    return plain.convolution(conv, x.permute(0, 1, 4, 5, 2, 3)).permute(0, 1, 4, 5, 2, 3)
 
 
 @pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])

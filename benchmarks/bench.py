@@ -1,0 +1,269 @@
+"""Time adaptation, prediction and source training in units of B, beside the plain path.
+
+B is one ResNet-50 forward pass at the image size, timed next to every measurement: on a shared or
+throttled machine both slow down together, so that the ratios hold elsewhere too.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+
+from cdfss import HSNet, adapt, adaptation
+from cdfss.files import replacing
+from cdfss.hsnet import resize_logits
+
+VARIANTS = {
+    "apm_s": {"masker": "S"},
+    "apm_m": {"masker": "M"},
+    "apm_s_acpa": {"masker": "S", "attention": True},
+    "apm_m_acpa": {"masker": "M", "attention": True},
+}
+# What we want on 2 cores, in B.
+GOALS = {
+    "step apm_s": 1.4,
+    "step apm_m_acpa": 1.5,
+    "1-shot prediction": 4.3,
+    "5-shot prediction": 17,
+    "training step, with backbone": 5.5,
+    "training step, kept features": 4,
+}
+MULTIPLY_ADDS = {"B": 13e9, "step": 18e9}  # of ResNet-50, and of a step with frozen weights, at 400 px
+
+
+def disks(number: int, size: int, seed: int) -> torch.Tensor:
+    """Masks (number, S, S) of disks that cover 7 to 28 % of the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    masks = []
+    for _ in range(number):
+        cx, cy, r = torch.rand(3, generator=generator).tolist()
+        centre, radius = ((0.3 + 0.4 * c) * size for c in (cx, cy)), (0.15 + 0.15 * r) * size
+        cx, cy = centre
+        masks.append(((x - cx) ** 2 + (y - cy) ** 2 <= radius**2).float())
+    return torch.stack(masks)
+
+
+def timed(call, device: torch.device) -> float:
+    """Seconds of one call, work on a GPU included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+class Bench:
+    """Measurements by name: seconds and B of every repeat."""
+
+    def __init__(self, size: int, repeats: int, device: torch.device):
+        self.repeats, self.device, self.results = repeats, device, {}
+        import torchvision
+
+        network = torchvision.models.resnet50(weights=None).eval().to(device)
+        picture = torch.randn(1, 3, size, size, device=device)
+
+        @torch.no_grad()
+        def unit():
+            network(picture)
+
+        self.unit = unit
+
+    def measure(self, name: str, call, per: int = 1, repeats: int | None = None) -> None:
+        """Time a call that does `per` units of work, B before and after each repeat."""
+        call()  # warm
+        seconds, units = [], []
+        before = timed(self.unit, self.device)
+        for _ in range(repeats or self.repeats):
+            seconds.append(timed(call, self.device) / per)
+            after = timed(self.unit, self.device)
+            units.append(seconds[-1] / ((before + after) / 2))
+            before = after
+        self.results[name] = {"seconds": seconds, "B": units}
+        low, middle, high = min(units), statistics.median(units), max(units)
+        goal = f"  goal {GOALS[name]}" if name in GOALS else ""
+        took = statistics.median(seconds)
+        print(f"{name:34} {middle:7.2f} B ({low:.2f} to {high:.2f})  {took:8.3f} s{goal}", flush=True)
+
+
+def steps_of(model, images, masks):
+    """A function that does one adaptation step, everything else done before."""
+    trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    tuned, parameters = adaptation._fork(model, trained)
+    pairs = adaptation.support_pairs(len(images), "self")
+    turns = adaptation._coarse_alone(tuned, tuned.features(images), masks, pairs)
+    optimiser = adaptation.Adam(parameters, 1e-2)
+    return lambda: adaptation._step(optimiser, turns, len(pairs))
+
+
+def plain_step(model, images, masks):
+    tuned, _ = plain.adapt(model, images, masks, 0, 0.0)
+    parameters = [p for m in (tuned.masker, tuned.attention) if m is not None for p in m.parameters()]
+    optimiser = torch.optim.Adam(parameters, 1e-2)
+
+    def step():
+        loss = F.cross_entropy(plain.logits(tuned, images, images, masks), masks.long())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def training_steps(size: int, device: torch.device, batch: int):
+    """Functions that do one source training step of `batch` episodes: with backbone, features kept."""
+    model = HSNet("resnet50", image_size=size).to(device).train()
+    optimiser = torch.optim.Adam(model.learner.parameters(), 1e-3)
+    query, support = (torch.randn(batch, 3, size, size, device=device) for _ in range(2))
+    mask = disks(batch, size, 1).to(device)
+    kept = model.features(query), model.features(support)
+
+    def step(features):
+        logits = resize_logits(model.segment(*features(), mask), (size, size))
+        optimiser.zero_grad()
+        F.cross_entropy(logits, mask.long()).backward()
+        optimiser.step()
+
+    return (
+        lambda: step(lambda: (model.features(query), model.features(support))),
+        lambda: step(lambda: kept),
+    )
+
+
+def run(bench: Bench, size: int, slow: bool) -> None:
+    """All measurements."""
+    device = bench.device
+    torch.manual_seed(0)
+    query, images = torch.randn(1, 3, size, size), torch.randn(5, 3, size, size)
+    query, images, masks = query.to(device), images.to(device), disks(5, size, 0).to(device)
+    for name, arguments in VARIANTS.items():
+        model = HSNet("resnet50", image_size=size, **arguments).to(device).eval()
+        model.learner.requires_grad_(False)
+        bench.measure(f"step {name}", steps_of(model, images[:1], masks[:1]))
+        if name in ("apm_s", "apm_m_acpa") and slow:
+            bench.measure(f"plain step {name}", plain_step(model, images[:1], masks[:1]), repeats=3)
+    for shot in (1, 5):
+        supports, labels = images[:shot], masks[:shot]
+        bench.measure(
+            f"{shot}-shot prediction",
+            lambda s=supports, m=labels: adapt(model, s, m, 0, 0.0).predict(query),
+        )
+        if slow:
+            call = lambda s=supports, m=labels: plain.predict(model, query, s, m)  # noqa: E731
+            bench.measure(f"plain {shot}-shot prediction", call, repeats=3)
+    with_backbone, kept = training_steps(size, device, 4)
+    bench.measure("training step, with backbone", with_backbone, per=4, repeats=3)
+    bench.measure("training step, kept features", kept, per=4, repeats=3)
+
+
+def peak_memory(size: int) -> float:
+    """Resident MB that adapting to one support and predicting adds to a process with the model."""
+    script = f"""
+import resource, torch
+from cdfss import HSNet, adapt
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+model = HSNet("resnet50", masker="M", attention=True, image_size={size}).eval()
+model.learner.requires_grad_(False)
+query, image = torch.randn(2, 1, 3, {size}, {size})
+mask = torch.zeros(1, {size}, {size}); mask[:, {size} // 4 : -{size} // 4, {size} // 4 : -{size} // 4] = 1
+before = peak()
+adapt(model, image, mask, 3, 0.01).predict(query)
+print(peak() - before, peak())
+"""
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    added, total = map(float, output.stdout.split())
+    print(f"{'memory of one adaptation':34} {added:7.0f} MB, whole process {total:.0f} MB  goal 2000")
+    return added
+
+
+def plot(results: dict, path: Path) -> None:
+    """Medians in B, fast beside plain, with the spread of the repeats."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in results if not name.startswith("plain ")]
+    figure = Figure(figsize=(8, 0.5 * len(names) + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    for prefix, colour, shift in (("", "#0072B2", -0.2), ("plain ", "#E69F00", 0.2)):
+        shown = [
+            (i, results[prefix + name]["B"]) for i, name in enumerate(names) if prefix + name in results
+        ]
+        middle = [statistics.median(units) for _, units in shown]
+        spread = [[m - min(u), max(u) - m] for m, (_, u) in zip(middle, shown)]
+        places = [i + shift for i, _ in shown]
+        label = "plain path" if prefix else "cdfss"
+        axes.barh(
+            places,
+            middle,
+            0.38,
+            xerr=list(zip(*spread)),
+            color=colour,
+            label=label,
+            error_kw={"capsize": 2},
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("time in ResNet-50 forward passes (B); whiskers: range of the repeats")
+    axes.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=400, help="image size in pixels")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-plain", action="store_true", help="leave the plain path out")
+    parser.add_argument("--output", type=Path, default=Path("results/bench"))
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    bench = Bench(given.size, given.repeats, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    facts = {
+        "size": given.size,
+        "torch": torch.__version__,
+        "device": name or device.type,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(facts))
+    bench.measure("B", bench.unit)
+    matrix = torch.randn(2048, 2048, device=device)
+    bench.measure("matrix product of 2048", lambda: matrix @ matrix)
+    seconds = statistics.median(bench.results["matrix product of 2048"]["seconds"])
+    facts["product_rate"] = 2048**3 / seconds  # multiply-adds a second
+    run(bench, given.size, not given.no_plain)
+    if given.size == 400:
+        step = statistics.median(bench.results["step apm_s"]["seconds"])
+        share = MULTIPLY_ADDS["step"] / step / facts["product_rate"]
+        print(f"step apm_s reaches {100 * share:.0f} % of the rate of the matrix product")
+        facts["step_share_of_product_rate"] = share
+    if device.type == "cpu":
+        facts["adaptation_peak_mb"] = peak_memory(given.size)
+    else:
+        facts["peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    facts["process_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    given.output.mkdir(parents=True, exist_ok=True)
+    with replacing(given.output / "bench.json") as temporary:
+        temporary.write_text(json.dumps(facts | {"results": bench.results}, indent=1) + "\n")
+    measured = {k: v for k, v in bench.results.items() if k not in ("B", "matrix product of 2048")}
+    plot(measured, given.output / "bench.svg")
+    plot(measured, given.output / "bench.png")
+    print(f"written: {given.output}/bench.json, bench.svg, bench.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,21 +20,23 @@ VARIANTS = {
 
 
 def agree(backbone, variant, shot, size):
-    # ACPA counts signs: a sum that is zero up to rounding may fall on the other side.
-    tolerance = 10 if "acpa" in variant else 1
     torch.manual_seed(0)
     model = HSNet(backbone, image_size=size, **VARIANTS[variant]).eval()
     model.learner.requires_grad_(False)
     query, supports, masks = episode_of(shot, size)
+    # Over several stride-32 positions: with one alone the FFT of the plain path has real bins, whose
+    # phase is a matter of the sign of zero (docs/fidelity.md).
+    for number, mask in enumerate(masks):
+        mask[2 * size // 5 :, size // 3 : size - number] = 1
     steps = 0 if variant == "baseline" else 3
     ours = adapt(model, supports, masks, steps, 0.05)
     if steps:
         _, losses = plain.adapt(model, supports, masks, steps, 0.05)
-        assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5 * tolerance)
+        assert ours.losses.tolist() == pytest.approx(losses, rel=1e-4)
     with torch.no_grad():
         fast = ours.model(query, supports[:1], masks[:1])
         literal = plain.logits(ours.model, query, supports[:1], masks[:1])
-    assert (fast - literal).abs().max() < 1e-4 * tolerance * literal.abs().max()
+    assert (fast - literal).abs().max() < 1e-4 * literal.abs().max()
     apart = ours.predict(query)[0] != plain.predict(ours.model, query, supports, masks)
     assert apart.float().mean() < 0.002
 

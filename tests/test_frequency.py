@@ -76,6 +76,15 @@ def test_mean_phase_is_that_of_the_fourier_transform(height, width, seed):
     assert torch.allclose(mean_phase(maps), phase.mean((-2, -1)), atol=1e-9)
 
 
+def test_mean_phase_counts_conjugate_bins_as_cancelled_even_where_they_are_real():
+    """A support mask over one position: bins are real that are not self-conjugate."""
+    maps = torch.zeros(1, 1, 13, 13)
+    maps[..., 0, 0] = -1.0
+    assert mean_phase(maps).item() == pytest.approx(math.pi / 169)
+    # The FFT gives all of them +pi, since it has no negative zeros: 169 bins instead of one.
+    assert torch.fft.fft2(maps).angle().mean().item() == pytest.approx(math.pi, rel=1e-3)
+
+
 def test_an_open_mask_passes_everything_and_a_closed_one_nothing():
     maps = torch.randn(1, 4, 5, 6)
     masker = AmplitudePhaseMasker((1, 1, 5, 6))

@@ -68,16 +68,20 @@ def test_a_file_without_a_name_adds_to_the_papers_run(project):
     assert jobs["evaluate"] == 4 * 2 * (5 + 14)
     assert jobs["evaluate_trivial"] == 4 * 2 * 2
     assert jobs["source"] == 1
-    order = yaml.safe_load((project.folder / "config" / "config.yaml").read_text())["variants"]
-    more = yaml.safe_load((project.folder / "config" / "extended.yaml").read_text())["variants"]
-    planned = project.run("-n", "-p", "--configfile", "config/extended.yaml", "--forcerun", "table1")
-    inputs = re.search(r"rule table1:\n\s+input: (.*)", planned)[1]
-    variants = list(dict.fromkeys(re.findall(r"rows/fss1000/(\w+)/", inputs)))
-    assert variants == [*order, *more]
     assert project.jobs("--config", "name=other")["evaluate"] == 40
     roots = project.write("roots.yaml", "shots: [1]\ndata: {chestxray: {root: lungs}}\n")
     jobs = project.jobs("--configfile", roots)
     assert (jobs["evaluate"], jobs["download"]) == (20, 4)
+
+
+def test_added_variants_come_after_those_of_the_default(project):
+    own_data(project)
+    project.write("config/config.yaml", SMALL)
+    more = project.write("more.yaml", "variants: {again: {predictor: copy}}\n")
+    project.run("--cores", "2", "results/table1.csv", "--configfile", more)
+    table = (project.folder / "results" / "table1.csv").read_text()
+    places = [table.index(name) for name in ("copy", "foreground", "again")]
+    assert places == sorted(places)
 
 
 def test_only_lists_that_start_anew_are_split_into_shards(project):

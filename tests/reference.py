@@ -17,6 +17,17 @@ from cdfss.checkpoints import PUBLISHED_NAMES
 FOLDER = Path(__file__).parent / "data"
 
 
+# Arguments of HSNet for the variants of adaptation.npz.
+VARIANTS = {
+    "baseline": {},
+    "apm_s": {"masker": "S"},
+    "apm_m": {"masker": "M"},
+    "apm_s_acpa": {"masker": "S", "attention": True},
+    "apm_m_acpa": {"masker": "M", "attention": True},
+    "baseline_acpa": {"attention": True},
+}
+
+
 def numbers(name):
     return np.load(FOLDER / f"{name}.npz", allow_pickle=False)
 

@@ -4,19 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import episode_of, small_hsnet
-from reference import disks, fill, images, numbers, relative_error
+from reference import VARIANTS, disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet, adapt, frequency, metrics
 from cdfss.adaptation import Adam, support_pairs, vote
-
-VARIANTS = {
-    "baseline": {},
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "apm_s_acpa": {"masker": "S", "attention": True},
-    "apm_m_acpa": {"masker": "M", "attention": True},
-    "baseline_acpa": {"attention": True},
-}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

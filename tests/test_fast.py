@@ -6,17 +6,9 @@ import plain
 import pytest
 import torch
 from conftest import episode_of
+from reference import VARIANTS
 
 from cdfss import HSNet, adapt
-
-VARIANTS = {
-    "baseline": {},
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "apm_s_acpa": {"masker": "S", "attention": True},
-    "apm_m_acpa": {"masker": "M", "attention": True},
-    "acpa": {"attention": True},
-}
 
 
 def agree(backbone, variant, shot, size):

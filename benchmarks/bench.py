@@ -21,7 +21,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent))
 import plain
 
-from cdfss import HSNet, adapt, adaptation
+from cdfss import HSNet, adapt
+from cdfss.adaptation import Adaptation
 from cdfss.files import replacing
 from cdfss.hsnet import resize_logits
 
@@ -100,16 +101,6 @@ class Bench:
         print(f"{name:34} {middle:7.2f} B ({low:.2f} to {high:.2f})  {took:8.3f} s{goal}", flush=True)
 
 
-def steps_of(model, images, masks):
-    """A function that does one adaptation step, everything else done before."""
-    trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
-    tuned, parameters = adaptation._fork(model, trained)
-    pairs = adaptation.support_pairs(len(images), "self")
-    turns = adaptation._coarse_alone(tuned, tuned.features(images), masks, pairs)
-    optimiser = adaptation.Adam(parameters, 1e-2)
-    return lambda: adaptation._step(optimiser, turns, len(pairs))
-
-
 def plain_step(model, images, masks):
     tuned, _ = plain.adapt(model, images, masks, 0, 0.0)
     parameters = [p for m in (tuned.masker, tuned.attention) if m is not None for p in m.parameters()]
@@ -153,7 +144,7 @@ def run(bench: Bench, size: int, slow: bool) -> None:
     for name, arguments in VARIANTS.items():
         model = HSNet("resnet50", image_size=size, **arguments).to(device).eval()
         model.learner.requires_grad_(False)
-        bench.measure(f"step {name}", steps_of(model, images[:1], masks[:1]))
+        bench.measure(f"step {name}", Adaptation(model, images[:1], masks[:1], 1e-2).step)
         if name in ("apm_s", "apm_m_acpa") and slow:
             bench.measure(f"plain step {name}", plain_step(model, images[:1], masks[:1]), repeats=3)
     for shot in (1, 5):

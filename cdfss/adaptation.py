@@ -1,4 +1,4 @@
-"""Adaptation of a model to the labelled supports of one episode (paper section 4.4)."""
+"""Adaptation of a model to the labelled supports of an episode (paper section 4.4)."""
 
 import copy
 import math
@@ -11,52 +11,10 @@ from torch import Tensor
 
 from cdfss.errors import CdfssError
 from cdfss.hsnet import COARSE, FINE, MIDDLE, HSNet, resize_logits
+from cdfss.hypercorrelation import SupportPlane
 
 PARTS = ("masker", "attention", "learner", "backbone")
-PAIRS_AT_ONCE = 5  # in a step; more are summed up in turns, which bounds the memory
-
-
-@dataclass
-class Adapted:
-    """A model tuned to k supports.
-
-    Attributes:
-        model: the tuned model; what was not trained is shared with the model it came from.
-        losses: (steps,) cross-entropy before each step.
-        optimiser: Adam as the last step left it.
-    """
-
-    model: HSNet
-    losses: Tensor
-    optimiser: "Adam"
-    support_features: list[list[Tensor]]
-    support_masks: Tensor
-
-    @torch.no_grad()
-    def predict(self, query: Tensor) -> Tensor:
-        """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S).
-
-        Each support votes with its own prediction; a pixel is foreground when at least half of
-        the largest number of votes that any pixel got say so (HSNet, k-shot inference).
-        """
-        features = self.model.features(query)
-        votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
-        for shot in range(len(self.support_masks)):
-            support = [
-                [m[shot : shot + 1].expand(len(query), -1, -1, -1) for m in maps]
-                for maps in self.support_features
-            ]
-            mask = self.support_masks[shot : shot + 1].expand(len(query), -1, -1)
-            logits = self.model.segment(features, support, mask)
-            background, foreground = resize_logits(logits, query.shape[-2:]).unbind(1)
-            votes = votes + (foreground > background)
-        return vote(votes)
-
-
-def vote(votes: Tensor) -> Tensor:
-    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / max(1, most votes) >= 0.5."""
-    most = votes.flatten(1).max(1).values.clamp(min=1)
-    return (2 * votes >= most[:, None, None]).long()
+PAIRS_AT_ONCE = 5  # of an episode in a step; more are summed up in turns, which bounds the memory
 
 
 def adapt(
@@ -69,72 +27,226 @@ def adapt(
     trained: Sequence[str] | None = None,
     pairs: str = "self",
     optimiser: "Adam | None" = None,
-) -> Adapted:
-    """Tune a model, from its present values, on the supports alone.
+) -> "Adaptation":
+    """Tune a model, from its present values, on the supports alone: an `Adaptation` after some steps.
 
-    Adam on the cross-entropy at image size between a support's mask and its prediction from
-    another labelled support (or from itself), averaged over the pairs and their pixels. While
+    Args:
+        steps: number of Adam steps; 0 keeps the present values.
+        others: those of `Adaptation`.
+
+    Raises:
+        CdfssError: for negative steps, steps of a model with nothing to tune, and as `Adaptation`.
+    """
+    if steps < 0:
+        raise CdfssError(f"adapt: steps={steps}; expected 0 or more")
+    adaptation = Adaptation(
+        model,
+        support_images,
+        support_masks,
+        learning_rate,
+        trained=trained,
+        pairs=pairs,
+        optimiser=optimiser,
+    )
+    for _ in range(steps):
+        adaptation.step()
+    return adaptation
+
+
+class Adaptation:
+    """A model that is tuned, step by step, to the k labelled supports of an episode, or of each of E.
+
+    A step is Adam's on the cross-entropy at image size between a support's mask and its prediction
+    from another labelled support (or from itself), averaged over the pairs and their pixels. While
     backbone and learner are frozen only the stride-32 maps change between steps, so everything
     else (backbone, the two finer encodings, spectra) is computed once.
 
+    Episodes of a batch do not know of each other: each has masks, ACPA weights and moments of its
+    own, and the numbers are those of one by one, up to rounding.
+
     Args:
         model: left unchanged.
-        support_images: normalised, (k, 3, S, S).
-        support_masks: (k, S, S) in {0, 1}.
-        steps: number of Adam steps; 0 keeps the present values.
+        support_images: normalised, (k, 3, S, S), or (E, k, 3, S, S) for a batch.
+        support_masks: (k, S, S) or (E, k, S, S), 0 and 1.
         learning_rate: of Adam.
         trained: parts of PARTS that are tuned; None for masker and attention, those the model has.
             A trained backbone keeps its batch statistics.
         pairs: "self", every support is its own query (k pairs, the paper's way), or
             "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
             self-pair for k = 1).
-        optimiser: `Adapted.optimiser` of an adaptation of the same parts, to go on with its
-            moments; None starts anew.
+        optimiser: `optimiser` of an adaptation of the same parts, to go on with its moments; None
+            starts anew.
+
+    Attributes:
+        model: the tuned model; what is not trained is shared with the model it came from. For a
+            batch its masker and attention hold the parameters of E episodes.
+        optimiser: Adam as the last step left it.
 
     Raises:
-        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, or steps
-            are asked of a model with nothing to tune.
+        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, or learner
+            or backbone are to be trained for a batch.
     """
-    k, _, *size = support_images.shape
-    if k == 0 or support_masks.shape != (k, *size):
-        raise CdfssError(
-            f"adapt: support images are {list(support_images.shape)}, masks "
-            f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S) with k of at least 1"
-        )
-    if not ((support_masks == 0) | (support_masks == 1)).all():
-        raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
-    if steps < 0:
-        raise CdfssError(f"adapt: steps={steps}; expected 0 or more")
-    listed = support_pairs(k, pairs)
-    if trained is None:
-        trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
-    if isinstance(trained, str) or len(set(trained)) != len(trained):
-        raise CdfssError(f"adapt: trained={trained!r}; expected a list of parts, each named once")
-    for part in trained:
-        if part not in PARTS or getattr(model, part) is None:
-            there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
-            raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
-    if steps > 0 and not trained:
-        raise CdfssError(
-            "adapt: nothing is left to tune: trained names no part, or the model has neither masker "
-            "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
-        )
-    tuned, parameters = _fork(model, trained)
-    if optimiser is not None and [m.shape for m in optimiser.means] != [p.shape for p in parameters]:
-        raise CdfssError("adapt: the optimiser is of an adaptation of other parts than those trained now")
-    features = tuned.features(support_images)
-    losses = torch.zeros(steps)
-    optimiser = Adam(parameters, learning_rate, optimiser)
-    if steps > 0:
-        if {"learner", "backbone"} & set(trained):
-            images = support_images if "backbone" in trained else None
-            turns = _whole_model(tuned, images, features, support_masks, listed)
+
+    def __init__(
+        self,
+        model: HSNet,
+        support_images: Tensor,
+        support_masks: Tensor,
+        learning_rate: float,
+        *,
+        trained: Sequence[str] | None = None,
+        pairs: str = "self",
+        optimiser: "Adam | None" = None,
+    ):
+        *batch, k, _, height, width = support_images.shape if support_images.dim() in (4, 5) else [0] * 4
+        if k == 0 or 0 in batch or support_masks.shape != (*batch, k, height, width):
+            raise CdfssError(
+                f"adapt: support images are {list(support_images.shape)}, masks "
+                f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S) with k of at least 1, "
+                "or both with a leading dimension of episodes"
+            )
+        if not ((support_masks == 0) | (support_masks == 1)).all():
+            raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
+        self._pairs = support_pairs(k, pairs)
+        self._trained = _checked_parts(model, trained)
+        if batch and {"learner", "backbone"} & set(self._trained):
+            raise CdfssError("adapt: learner and backbone are tuned for one episode at a time, not a batch")
+        self._batched = bool(batch)
+        self.model, parameters = _fork(model, self._trained, batch)
+        self.optimiser = Adam(parameters, learning_rate, optimiser)
+        # Supports outermost, episodes inside, so that each support of all episodes is a view.
+        self._masks = support_masks.transpose(0, 1) if batch else support_masks[:, None]  # (k, E, S, S)
+        self._images = support_images.transpose(0, 1).flatten(0, 1) if batch else support_images
+        self._features = self.model.features(self._images)  # maps (k * E, C, h, w)
+        self._turns: list[_Turn] | None = None  # made at the first step
+        self._losses: list[Tensor] = []
+
+    @property
+    def losses(self) -> Tensor:
+        """Cross-entropy before each step, (steps,), or (E, steps) for a batch."""
+        if not self._losses:
+            losses = torch.zeros(self._masks.shape[1], 0)
         else:
-            turns = _coarse_alone(tuned, features, support_masks, listed)
-        losses = torch.stack([_step(optimiser, turns, len(listed)) for _ in range(steps)]).cpu()
-        if "backbone" in trained:
-            features = tuned.features(support_images)
-    return Adapted(tuned, losses, optimiser, features, support_masks)
+            losses = torch.stack(self._losses, 1).cpu()
+        return losses if self._batched else losses[0]
+
+    def step(self) -> None:
+        """One step of Adam on the mean loss of each episode's pairs.
+
+        Raises:
+            CdfssError: when there is nothing to tune.
+        """
+        if not self._trained:
+            raise CdfssError(
+                "adapt: nothing is left to tune: trained names no part, or the model has neither masker "
+                "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
+            )
+        if self._turns is None:
+            whole = {"learner", "backbone"} & set(self._trained)
+            self._turns = self._turns_of_whole_model() if whole else self._turns_of_coarse_maps()
+        losses, gradients = 0.0, None
+        for turn in self._turns:
+            logits = resize_logits(turn.logits(), turn.target.shape[-2:])
+            loss = F.cross_entropy(logits, turn.target, reduction="none").mean((1, 2))
+            loss = loss.view(-1, self._masks.shape[1]).sum(0) / len(self._pairs)  # (E,)
+            # Not backward(): it would also fill gradients of parts that are shared and frozen. The
+            # gradient of the sum is each episode's own, since none depends on another's parameters.
+            part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
+            gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
+            losses = losses + loss.detach()
+        self.optimiser.step(gradients)
+        self._losses.append(losses)
+        if "backbone" in self._trained:
+            self._features = None  # of the weights before this step
+
+    @torch.no_grad()
+    def predict(self, query: Tensor) -> Tensor:
+        """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S); for a batch one an episode.
+
+        Each support votes with its own prediction; a pixel is foreground when at least half of
+        the largest number of votes that any pixel got say so (HSNet, k-shot inference).
+        """
+        k, episodes = self._masks.shape[:2]
+        if self._batched and len(query) != episodes:
+            raise CdfssError(f"predict: {len(query)} queries for {episodes} episodes; expected one each")
+        if self._features is None:
+            self._features = self.model.features(self._images)
+        features = self.model.features(query)
+        features[COARSE] = self.model.filtered(features[COARSE])
+        supports = [[m.unflatten(0, (k, episodes)) for m in maps] for maps in self._features]
+        votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
+        for shot in range(k):
+            # A single episode's support serves every query.
+            support = [[m[shot].expand(len(query), -1, -1, -1) for m in maps] for maps in supports]
+            support[COARSE] = self.model.filtered(support[COARSE])
+            mask = self._masks[shot].expand(len(query), -1, -1)
+            logits = resize_logits(self.model.compare(features, support, mask), query.shape[-2:])
+            background, foreground = logits.unbind(1)
+            votes = votes + (foreground > background)
+        return vote(votes)
+
+    @torch.no_grad()
+    def _turns_of_coarse_maps(self) -> list["_Turn"]:
+        """Turns for trained masker and attention: all but the stride-32 maps is kept."""
+        model, masks = self.model, self._masks
+        # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
+        coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
+        spectrum = None if model.masker is None else model.masker.spectrum(coarse)
+        turns = []
+        for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
+            pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
+            queries, supports = (_span(numbers) for numbers in zip(*pairs))
+            fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+            plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
+
+            def logits(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
+                maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
+                encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane)
+                return model.learner.mix(fine, middle, encoded)
+
+            turns.append(_Turn(logits, masks[queries].flatten(0, 1).long()))
+        return turns
+
+    def _encode(self, level: int, query: int, support: int) -> Tensor:
+        """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""
+        episodes = self._masks.shape[1]
+        query_maps, support_maps = (
+            [m[number * episodes : (number + 1) * episodes] for m in self._features[level]]
+            for number in (query, support)
+        )
+        plane = SupportPlane.of(self._masks[support], support_maps[0].shape[-2:])
+        return self.model.squeeze(level, query_maps, support_maps, plane)
+
+    def _turns_of_whole_model(self) -> list["_Turn"]:
+        """Turns, a pair each, that compute all again: the learner trains, or the backbone too."""
+        model, images, features = self.model, self._images, self._features
+        train_backbone = "backbone" in self._trained
+
+        def pyramid(number):
+            if train_backbone:
+                return model.backbone(images[number : number + 1])
+            return [[m[number : number + 1] for m in maps] for maps in features]
+
+        def logits(query, support):
+            maps = pyramid(query)
+            others = maps if support == query else pyramid(support)
+            return model.segment(maps, others, self._masks[support])
+
+        return [_Turn(lambda q=q, s=s: logits(q, s), self._masks[q].long()) for q, s in self._pairs]
+
+
+@dataclass
+class _Turn:
+    """Some of the pairs: how to get their logits (n * E, 2, s, s), and the masks (n * E, S, S) to hit."""
+
+    logits: Callable[[], Tensor]
+    target: Tensor
+
+
+def vote(votes: Tensor) -> Tensor:
+    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / max(1, most votes) >= 0.5."""
+    most = votes.flatten(1).max(1).values.clamp(min=1)
+    return (2 * votes >= most[:, None, None]).long()
 
 
 def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
@@ -150,83 +262,23 @@ def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
     return [(i, j) for i in range(k) for j in range(k) if i != j]
 
 
-@dataclass
-class _Turn:
-    """Some of the pairs: how to get their logits (n, 2, s, s), and the masks (n, S, S) to hit."""
-
-    logits: Callable[[], Tensor]
-    target: Tensor
-
-
-def _step(optimiser: "Adam", turns: list[_Turn], pairs: int) -> Tensor:
-    """One step on the mean loss over all pairs; returns it."""
-    total, gradients = 0.0, None
-    for turn in turns:
-        logits = resize_logits(turn.logits(), turn.target.shape[-2:])
-        loss = F.cross_entropy(logits, turn.target) * (len(turn.target) / pairs)
-        # Not backward(): it would also fill gradients of parts that are shared and frozen.
-        part = torch.autograd.grad(loss, optimiser.parameters)
-        gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
-        total = total + loss.detach()
-    optimiser.step(gradients)
-    return total
-
-
-def _coarse_alone(model: HSNet, features, masks: Tensor, pairs) -> list[_Turn]:
-    """Turns for trained masker and attention: all but the stride-32 maps is kept."""
-    coarse = torch.cat(features[COARSE])  # (L * k, C, h, w)
-    spectrum = None if model.masker is None else model.masker.spectrum(coarse)
-    layers = len(features[COARSE])
-    turns = []
-    for begin in range(0, len(pairs), PAIRS_AT_ONCE):
-        queries, supports = (list(part) for part in zip(*pairs[begin : begin + PAIRS_AT_ONCE]))
-        with torch.no_grad():
-            fine, middle = (
-                torch.cat(
-                    [_encode(model, level, features, masks, *pair) for pair in zip(queries, supports)]
-                )
-                for level in (FINE, MIDDLE)
-            )
-
-        def logits(queries=queries, supports=supports, fine=fine, middle=middle):
-            maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
-            maps = maps.unflatten(0, (layers, -1))
-            query, support = (maps[:, _span(part)].flatten(0, 1) for part in (queries, supports))
-            encoded = model.squeeze_coarse(query, support, masks[supports])
-            return model.learner.mix(fine, middle, encoded)
-
-        turns.append(_Turn(logits, masks[queries].long()))
-    return turns
-
-
-def _span(numbers: list[int]) -> list[int] | slice:
+def _span(numbers: Sequence[int]) -> list[int] | slice:
     """The same numbers as a slice where they follow each other: a view instead of a copy."""
     span = range(numbers[0], numbers[0] + len(numbers))
-    return slice(span.start, span.stop) if numbers == list(span) else numbers
+    return slice(span.start, span.stop) if list(numbers) == list(span) else list(numbers)
 
 
-def _encode(model: HSNet, level: int, features, masks: Tensor, query: int, support: int) -> Tensor:
-    """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""
-    query_maps, support_maps = (
-        [m[number : number + 1] for m in features[level]] for number in (query, support)
-    )
-    return model.squeeze(level, query_maps, support_maps, masks[support : support + 1])
-
-
-def _whole_model(model: HSNet, images: Tensor | None, features, masks: Tensor, pairs) -> list[_Turn]:
-    """Turns, a pair each, that compute all again: the learner trains; with `images` the backbone too."""
-
-    def pyramid(number):
-        if images is not None:
-            return model.backbone(images[number : number + 1])
-        return [[m[number : number + 1] for m in maps] for maps in features]
-
-    def logits(query, support):
-        maps = pyramid(query)
-        others = maps if support == query else pyramid(support)
-        return model.segment(maps, others, masks[support : support + 1])
-
-    return [_Turn(lambda q=q, s=s: logits(q, s), masks[q : q + 1].long()) for q, s in pairs]
+def _checked_parts(model: HSNet, trained: Sequence[str] | None) -> list[str]:
+    """The parts to train, known and there."""
+    if trained is None:
+        return [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    if isinstance(trained, str) or len(set(trained)) != len(trained):
+        raise CdfssError(f"adapt: trained={trained!r}; expected a list of parts, each named once")
+    for part in trained:
+        if part not in PARTS or getattr(model, part) is None:
+            there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
+            raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
+    return list(trained)
 
 
 class Adam:
@@ -238,7 +290,16 @@ class Adam:
     BETAS, EPSILON = (0.9, 0.999), 1e-8
 
     def __init__(self, parameters: list[Tensor], learning_rate: float, before: "Adam | None" = None):
-        """Moments start at zero, or at copies of those of `before`."""
+        """Moments start at zero, or at copies of those of `before`.
+
+        Raises:
+            CdfssError: when `before` is of parameters of other shapes.
+        """
+        if before is not None and [m.shape for m in before.means] != [p.shape for p in parameters]:
+            raise CdfssError(
+                "adapt: the optimiser is of an adaptation of other parts, or of another number of "
+                "episodes, than those trained now"
+            )
         self.parameters, self.learning_rate = parameters, learning_rate
         if before is None:
             self.steps = 0
@@ -264,11 +325,18 @@ class Adam:
             parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
 
 
-def _fork(model: HSNet, trained: Sequence[str]) -> tuple[HSNet, list[Tensor]]:
-    """A model with copies of the trained parts, all else shared, and the parameters to tune."""
+def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[HSNet, list[Tensor]]:
+    """A model with copies of the trained parts, all else shared, and the parameters to tune.
+
+    With a batch of [E] episodes masker and attention hold E copies, along a leading dimension.
+    """
     shared = [getattr(model, part) for part in PARTS if part not in trained]
     fork = copy.deepcopy(model, memo={id(module): module for module in shared if module is not None})
     parameters = []
     for part in trained:
-        parameters += getattr(fork, part).requires_grad_(True).parameters()
+        for parameter in getattr(fork, part).requires_grad_(True).parameters():
+            if batch:
+                one = parameter if part == "attention" else parameter[0]  # masks have the dimension
+                parameter.data = one.data.repeat(*batch, *[1] * one.dim())
+            parameters.append(parameter)
     return fork, parameters

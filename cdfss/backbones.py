@@ -58,7 +58,7 @@ class ResNet(Backbone):
 
     def maps(self, images):
         net = self.network
-        x = net.maxpool(net.bn1(net.conv1(images)).relu())
+        x = net.maxpool(net.bn1(net.conv1(images)).relu_())
         maps = []
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             for block in stage:
@@ -72,9 +72,9 @@ class ResNet(Backbone):
 def _residual_sum(block: nn.Module, x: Tensor) -> Tensor:
     """Output of a BasicBlock or Bottleneck before its last ReLU."""
     shortcut = x if block.downsample is None else block.downsample(x)
-    x = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+    x = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu_()))
     if hasattr(block, "conv3"):
-        x = block.bn3(block.conv3(x.relu()))
+        x = block.bn3(block.conv3(x.relu_()))
     return x + shortcut
 
 

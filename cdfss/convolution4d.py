@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cdfss.hypercorrelation import Hypercorrelation
+
 
 class CenterPivotConv4d(nn.Module):
     """A 4-D convolution kept to the two 2-D planes through its centre.
@@ -49,58 +51,39 @@ class CenterPivotConv4d(nn.Module):
         )
         return query_plane + support_plane.view(shape)
 
-    def of_positions(self, values: Tensor, positions: Tensor, plane: tuple[int, int]) -> Tensor:
-        """The same convolution of an input that is 0 outside some positions of the support plane.
+    def of_correlation(self, correlation: Hypercorrelation) -> Tensor:
+        """The same convolution of correlations kept at some positions of the support plane.
 
-        Args:
-            values: (B, I, n, hq, wq), the input at the n positions.
-            positions: (n,), their numbers in the plane, row by row.
-            plane: (hs, ws).
-
-        Returns:
-            (B, O, ceil(hs / stride), ceil(ws / stride), hq, wq). Only outputs that reach a position
-            are computed; the others are the bias.
+        Returns (B, O, ceil(hs / stride), ceil(ws / stride), hq, wq). Only outputs that reach a
+        position are computed; the others are the bias.
         """
+        values, plane = correlation.values, correlation.plane
+        if plane.positions is None:
+            return self(values.unflatten(2, plane.size))
         batch, channels, n, hq, wq = values.shape
-        if 2 * n > plane[0] * plane[1]:  # most of the plane: a batch of many masks, in source training
-            x = values.new_zeros(batch, channels, plane[0] * plane[1], hq, wq)
-            return self(x.index_copy_(2, positions, values).unflatten(2, plane))
         outputs = len(self.conv1.weight)
-        rows = self._rows(positions, plane)  # (outputs, k * k): place in values under each tap, or n
-        reached = (rows < n).any(1).nonzero()[:, 0]
-        below = rows[:, rows.shape[1] // 2]  # under the kernel's centre
-        centred = (below[reached] < n).nonzero()[:, 0]  # of those reached
+        windows = plane.windows(2 * self.padding + 1, self.support_stride)
+        # Every tap of every channel under every window, as rows of all values.
+        starts = windows.items[:, None] * channels + torch.arange(channels, device=values.device)
+        rows = (starts[:, :, None] * n + windows.taps[:, None]).flatten(1)  # (R, I * k * k)
+        columns = values.flatten(3).flatten(0, 2).index_select(0, rows.flatten())
+        columns = columns.view(*rows.shape, hq * wq)
+        # Not weight @ columns, which copies the columns to make one product of them.
+        weight = self.conv2.weight.flatten(1).expand(len(rows), -1, -1)
+        planes = torch.bmm(weight, columns)  # (R, O, hq * wq)
 
-        padded = F.pad(values.flatten(3), (0, 0, 0, 1))  # (B, I, n + 1, hq * wq): a row of zeros
-        starts = torch.arange(channels, device=values.device)[:, None] * (n + 1)
-        taps = (starts + rows[reached][:, None]).flatten()  # outputs, channels, taps
-        columns = padded.flatten(1, 2)[:, taps]
-        columns = columns.view(batch, len(reached), channels * rows.shape[1], hq * wq)
-        bias = self.conv1.bias + self.conv2.bias
-        planes = self.conv2.weight.flatten(1) @ columns + bias[:, None]  # (B, reached, O, hq * wq)
+        below = windows.taps[windows.centred, windows.taps.shape[1] // 2]
+        centres = values[windows.items[windows.centred], :, below]  # (M, I, hq, wq)
+        centres = F.conv2d(centres, self.conv1.weight, padding=self.padding).flatten(2)
+        planes = planes.index_add_(0, windows.centred, centres.to(planes.dtype))
 
-        centres = values[:, :, below[reached][centred]].transpose(1, 2).reshape(-1, channels, hq, wq)
-        centres = F.conv2d(centres, self.conv1.weight, padding=self.padding)
-        planes = planes.index_add_(
-            1, centred, centres.to(planes.dtype).view(batch, len(centred), outputs, hq * wq)
-        )
-
-        x = bias.to(planes.dtype)[:, None, None].expand(batch, -1, len(rows), hq * wq).clone()
-        x = x.index_copy_(2, reached, planes.transpose(1, 2))
-        hs, ws = (-(-side // self.support_stride) for side in plane)
+        x = planes.new_zeros(batch, outputs, windows.outputs, hq * wq)
+        starts = windows.items[:, None] * outputs + torch.arange(outputs, device=values.device)
+        rows = starts * windows.outputs + windows.places[:, None]  # (R, O), of x
+        x = x.flatten(0, 2).index_copy_(0, rows.flatten(), planes.flatten(0, 1)).view_as(x)
+        x += (self.conv1.bias + self.conv2.bias)[:, None, None]
+        hs, ws = (-(-side // self.support_stride) for side in plane.size)
         return x.view(batch, outputs, hs, ws, hq, wq)
-
-    def _rows(self, positions: Tensor, plane: tuple[int, int]) -> Tensor:
-        """(outputs, k * k): index into `positions` of the input under each tap of each output, or n."""
-        hs, ws = plane
-        n, kernel = len(positions), self.conv2.weight.shape[-1]
-        # Numbered with a margin of the padding, where nothing is.
-        numbered = torch.full((hs + 2 * self.padding, ws + 2 * self.padding), n, device=positions.device)
-        numbered[positions // ws + self.padding, positions % ws + self.padding] = torch.arange(
-            n, device=positions.device
-        )
-        windows = numbered.unfold(0, kernel, self.support_stride).unfold(1, kernel, self.support_stride)
-        return windows.reshape(-1, kernel * kernel)
 
     def _over_query(self, x: Tensor) -> Tensor:
         """conv1 at the strided support positions, plus both biases."""

@@ -1,6 +1,7 @@
 """Amplitude-phase masker (APM) and adaptive channel phase attention (ACPA), paper section 4.
 
-Both act on real feature maps (B, C, h, w). FFT, angle and polar always run in float32.
+Both act on real feature maps (..., C, h, w). FFT, angle and polar always run in float32. Parameters
+may have a leading dimension of E, one set for each of E episodes: they act on maps (..., E, C, h, w).
 """
 
 import functools
@@ -74,30 +75,37 @@ class AmplitudePhaseMasker(nn.Module):
 
     @staticmethod
     def spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Amplitude and phase of real maps (B, C, h, w), each (B, C, h, w), float32, not centred."""
+        """Amplitude and phase of real maps (..., C, h, w), in their shape, float32, not centred."""
         spectrum = torch.fft.fft2(maps.float())
         return spectrum.abs(), spectrum.angle()
 
     def mask(self, amplitude: Tensor, phase: Tensor) -> Tensor:
-        """Masked real maps (B, C, h, w) from a `spectrum`.
+        """Masked real maps (..., C, h, w) from a `spectrum`.
 
         For maps that do not change between steps the spectrum is computed once, outside the loop.
         The masks are shifted instead of the spectrum: same product, far fewer numbers moved.
         """
-        factors = torch.cat([self.mask_amplitude, self.mask_phase]).float().sigmoid()  # (2, 1 or C, h, w)
-        for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1))
+        factors = torch.cat([self.mask_amplitude, self.mask_phase]).float().sigmoid()
+        for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1)).chunk(2)
         amplitude, phase = amplitude * for_amplitude, phase * for_phase
-        if amplitude[0, 0].numel() > DENSE_UP_TO:
+        height, width = amplitude.shape[-2:]
+        if height * width > DENSE_UP_TO:
             return torch.fft.ifft2(torch.polar(amplitude, phase)).real
-        parts = torch.cat([(amplitude * phase.cos()).flatten(2), (amplitude * phase.sin()).flatten(2)], 2)
+        parts = torch.cat(
+            [(amplitude * phase.cos()).flatten(-2), (amplitude * phase.sin()).flatten(-2)], -1
+        )
         with torch.autocast(parts.device.type, enabled=False):
-            maps = parts @ _inverse_transform(*amplitude.shape[-2:], amplitude.device)
-        return maps.view(amplitude.shape)
+            maps = parts @ _inverse_transform(height, width, amplitude.device)
+        return maps.unflatten(-1, (height, width))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Masked maps (B, C, h, w) for real maps (B, C, h, w)."""
-        expected = self.mask_amplitude.shape
-        if maps.shape[-2:] != expected[-2:] or expected[1] not in (1, maps.shape[1]):
+        """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
+
+        Raises:
+            CdfssError: when the masks are of other sizes.
+        """
+        expected, there = self.mask_amplitude.shape, (1, *maps.shape)[-4:]
+        if there[-2:] != expected[-2:] or any(e not in (1, m) for e, m in zip(expected[:2], there)):
             raise CdfssError(
                 f"AmplitudePhaseMasker: maps are {list(maps.shape)}, the masks {list(expected)}; "
                 "height and width must be equal and the masks have one channel or as many as the "
@@ -133,13 +141,16 @@ class PhaseAttention(nn.Module):
         self.excite = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, h, w) with every channel multiplied by its weight in (0, 1)."""
-        weights = self.excite(self.squeeze(mean_phase(maps)).relu()).sigmoid()
-        return maps * weights[:, :, None, None]
+        """Maps (..., C, h, w) with every channel multiplied by its weight in (0, 1)."""
+        # Not the layers themselves: their weights may be those of E episodes, (E, outputs, inputs).
+        phase = mean_phase(maps)[..., None, :]
+        hidden = (phase @ self.squeeze.weight.mT).relu()
+        weights = (hidden @ self.excite.weight.mT).sigmoid()  # (..., 1, C)
+        return maps * weights.mT[..., None]
 
 
 def mean_phase(maps: Tensor) -> Tensor:
-    """Average phase in radians of each channel of real maps (B, C, h, w), as (B, C), without FFT.
+    """Average phase in radians of each channel of real maps (..., C, h, w), as (..., C), without FFT.
 
     Conjugate bins of a real map's spectrum have opposite phases and cancel. What remains are the
     self-conjugate bins: the mean and, for even sizes, the Nyquist bins. They are real, so each
@@ -148,12 +159,12 @@ def mean_phase(maps: Tensor) -> Tensor:
     height, width = maps.shape[-2:]
     alternate_rows = 1 - 2 * (torch.arange(height, device=maps.device) % 2)
     alternate_columns = 1 - 2 * (torch.arange(width, device=maps.device) % 2)
-    rows = maps.sum(-1)  # (B, C, h)
+    rows = maps.sum(-1)  # (..., C, h)
     bins = [rows.sum(-1)]
     if height % 2 == 0:
         bins.append((rows * alternate_rows).sum(-1))
     if width % 2 == 0:
-        columns = maps.sum(-2)  # (B, C, w)
+        columns = maps.sum(-2)  # (..., C, w)
         bins.append((columns * alternate_columns).sum(-1))
         if height % 2 == 0:
             checkerboard = alternate_rows[:, None] * alternate_columns

@@ -1,6 +1,7 @@
 """HSNet with the frequency modules of the paper (HSNet section 4; paper section 4.1, figure 3)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from cdfss import backbones
 from cdfss.convolution4d import CenterPivotConv4d
 from cdfss.errors import CdfssError
 from cdfss.frequency import AmplitudePhaseMasker, PhaseAttention
-from cdfss.hypercorrelation import Hypercorrelation, hypercorrelation, mask_support
+from cdfss.hypercorrelation import Hypercorrelation, SupportPlane, hypercorrelation
 
 FINE, MIDDLE, COARSE = 0, 1, 2  # strides 8, 16 and 32
 
@@ -48,7 +49,7 @@ class HypercorrelationLearner(nn.Module):
         """Correlations of one stride -> (B, 128, m, m, h, w), support first, m = ceil(S / 256)."""
         encoder = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
         first, *others = encoder
-        x = first.of_positions(correlation.values, correlation.positions, correlation.plane)
+        x = first.of_correlation(correlation)
         for layer in others:
             x = layer(x)
         return x
@@ -130,36 +131,46 @@ class HSNet(nn.Module):
         """Frozen pyramid of images (B, 3, S, S): lists of maps (B, C, h, w) at stride 8, 16, 32."""
         return self.backbone(images)
 
-    def squeeze(self, level: int, query: list[Tensor], support: list[Tensor], mask: Tensor):
-        """Encode one stride: L maps of query and of support (B, C, h, w), masks (B, S, S).
+    def filtered(self, maps: list[Tensor]) -> Tensor:
+        """The L stride-32 maps (B, C, h, w) as (L, B, C, h, w) after APM, if the model has it."""
+        stacked = torch.stack(maps)
+        return stacked if self.masker is None else self.masker(stacked)
+
+    def squeeze(self, level: int, query: Sequence[Tensor], support: Sequence[Tensor], plane: SupportPlane):
+        """Encode one stride: L maps of query and of support (B, C, h, w), those of stride 32 `filtered`.
+
+        Order of the modules as published: APM on both, then the support mask, then ACPA on both,
+        then the correlation. All L maps of stride 32 have C channels, so ACPA sees them as one
+        batch; theirs may be split, (L, ..., C, h, w).
 
         Returns (B, 128, m, m, h, w).
         """
-        if level == COARSE:
-            query, support = torch.cat(query), torch.cat(support)
-            if self.masker is not None:
-                query, support = self.masker(query), self.masker(support)
-            return self.squeeze_coarse(query, support, mask)
-        support = [mask_support(s, mask) for s in support]
-        return self.learner.squeeze(level, hypercorrelation(query, support, mask))
+        if level != COARSE:
+            support = [s * plane.mask for s in support]
+        else:
+            support = support * plane.mask.view(*support.shape[1:-3], 1, *plane.size)
+            if self.attention is not None:
+                query, support = self.attention(query), self.attention(support)
+            query, support = query.flatten(1, -4), support.flatten(1, -4)
+        return self.learner.squeeze(level, hypercorrelation(query, support, plane))
 
-    def squeeze_coarse(self, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        """Encode the stride-32 maps (L * B, C, h, w), L outermost, that APM has been applied to.
+    def compare(self, query, support, mask: Tensor) -> Tensor:
+        """Logits (B, 2, s, s) at the decoder's resolution.
 
-        Order of the modules as published: APM on both, then the support mask, then ACPA on both,
-        then the correlation. All L maps have C channels, so APM and ACPA see them as one batch.
+        Args:
+            query, support: pyramids whose stride-32 maps are `filtered`.
+            mask: (B, S, S), 1 for foreground.
         """
-        layers = len(query) // len(mask)
-        support = mask_support(support, mask.repeat(layers, 1, 1))
-        if self.attention is not None:
-            query, support = self.attention(query), self.attention(support)
-        query, support = query.chunk(layers), support.chunk(layers)
-        return self.learner.squeeze(COARSE, hypercorrelation(query, support, mask))
-
-    def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor):
-        """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""
-        squeezed = [self.squeeze(level, query[level], support[level], mask) for level in range(3)]
+        squeezed = []
+        for level in (FINE, MIDDLE, COARSE):
+            plane = SupportPlane.of(mask, support[level][0].shape[-2:])
+            squeezed.append(self.squeeze(level, query[level], support[level], plane))
         return self.learner.mix(*squeezed)
+
+    def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor) -> Tensor:
+        """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""
+        pyramids = ([*maps[:COARSE], self.filtered(maps[COARSE])] for maps in (query, support))
+        return self.compare(*pyramids, mask)
 
     def forward(self, query: Tensor, support: Tensor, support_mask: Tensor, resize: bool = True):
         """Logits (B, 2, S, S) of query images (B, 3, S, S).

@@ -285,3 +285,49 @@ def test_a_batch_of_queries_is_predicted_as_one_by_one():
 def test_votes_need_half_of_the_most_votes():
     votes = torch.tensor([[[0, 1], [2, 4]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]])
     assert vote(votes).tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]]
+
+
+def batch_of(episodes, k, size):
+    """Queries (E, 3, S, S), supports (E, k, 3, S, S) and masks (E, k, S, S) that cover other shares."""
+    torch.manual_seed(2)
+    masks = torch.zeros(episodes, k, size, size)
+    for number, mask in enumerate(masks.flatten(0, 1)):
+        mask[size // 5 : size // 2 + 7 * number % (size // 3), size // 3 + number : -size // 4] = 1
+    queries, supports = torch.randn(episodes, 3, size, size), torch.randn(episodes, k, 3, size, size)
+    return queries, supports, masks
+
+
+@pytest.mark.parametrize(
+    ("shot", "kind", "size"), [(1, "self", 101), (3, "leave_one_out", 96), (6, "self", 96)]
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_of_episodes_is_adapted_as_one_by_one(variant, shot, kind, size):
+    model = small_hsnet(size, **VARIANTS[variant])
+    queries, supports, masks = batch_of(3, shot, size)
+    steps = 0 if variant == "baseline" else 3
+    together = adapt(model, supports, masks, steps, 0.05, pairs=kind)
+    predicted = together.predict(queries)
+    assert together.losses.shape == (3, steps)
+    first = adapt(model, supports, masks, min(steps, 1), 0.05, pairs=kind).optimiser.means
+    for number in range(3):
+        episode = supports[number], masks[number]
+        alone = adapt(model, *episode, steps, 0.05, pairs=kind)
+        assert together.losses[number].tolist() == pytest.approx(alone.losses.tolist(), rel=1e-5)
+        apart = predicted[number] != alone.predict(queries[number : number + 1])[0]
+        assert apart.float().mean() < 0.001
+        # Gradients that nearly cancel are mostly rounding; another episode's would be far apart.
+        gradients = adapt(model, *episode, min(steps, 1), 0.05, pairs=kind).optimiser.means
+        for ours, theirs in zip(first, gradients, strict=True):
+            ours = ours[number].reshape(theirs.shape)
+            assert (ours - theirs).norm() <= 0.01 * theirs.norm() + 1e-8
+
+
+def test_batches_of_full_fine_tuning_or_of_too_few_queries_are_refused():
+    queries, supports, masks = batch_of(2, 1, 64)
+    with pytest.raises(CdfssError, match="one episode at a time"):
+        adapt(small_hsnet(64), supports, masks, 1, 0.1, trained=["learner"])
+    with pytest.raises(CdfssError, match="1 queries for 2 episodes"):
+        adapt(small_hsnet(64), supports, masks, 0, 0.1).predict(queries[:1])
+    alone = adapt(small_hsnet(64, masker="S"), supports[0], masks[0], 1, 0.1).optimiser
+    with pytest.raises(CdfssError, match="another number of episodes"):
+        adapt(small_hsnet(64, masker="S"), supports, masks, 1, 0.1, optimiser=alone)

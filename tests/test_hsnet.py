@@ -9,7 +9,7 @@ from reference import disks, fill, images, numbers, relative_error
 from cdfss import CdfssError, HSNet
 from cdfss.backbone_facts import BACKBONES
 from cdfss.convolution4d import CenterPivotConv4d
-from cdfss.hypercorrelation import correlate, inside, mask_support
+from cdfss.hypercorrelation import Hypercorrelation, SupportPlane, correlate
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "resnet101"])
@@ -112,37 +112,50 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
 
 
 @pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
-@pytest.mark.parametrize("plane", [(1, 1), (2, 3), (7, 7), (13, 12)])
-@pytest.mark.parametrize("share", [0, 0.2, 1])
-def test_convolution_of_some_positions_equals_the_one_of_the_plane(kernel_stride, plane, share):
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (13, 12)])
+@pytest.mark.parametrize("shares", [(0, 0, 0), (0.2, 0, 0.5), (0.1, 0.3, 0.2), (1, 1, 0)])
+def test_convolution_of_some_positions_equals_the_one_of_the_plane(kernel_stride, size, shares):
+    """Items of a batch have positions of their own, none at all included."""
+    torch.manual_seed(0)
     conv = CenterPivotConv4d(3, 5, *kernel_stride)
-    positions = (torch.rand(plane, generator=generator) < share).flatten().nonzero()[:, 0]
-    values = torch.randn(2, 3, len(positions), 4, 5, requires_grad=True)
-    x = torch.zeros(2, 3, plane[0] * plane[1], 4, 5).index_copy(2, positions, values)
-    ours, theirs = conv.of_positions(values, positions, plane), conv(x.unflatten(2, plane))
+    mask = (torch.rand(3, *size) < torch.tensor(shares)[:, None, None]).float()
+    plane = SupportPlane.of(mask, size)
+    x = torch.randn(3, 3, *size, 4, 5, requires_grad=True)
+    masked = x * mask[:, None, :, :, None, None]
+    values = masked.flatten(2, 3)
+    if plane.positions is not None:
+        padded = F.pad(values, (0, 0, 0, 0, 0, 1))
+        values = torch.stack([item[:, places] for item, places in zip(padded, plane.positions)])
+    ours, theirs = conv.of_correlation(Hypercorrelation(values, plane)), conv(masked)
     assert ours.shape == theirs.shape
     assert torch.allclose(ours, theirs, atol=1e-5)
     weight = torch.randn_like(ours)
-    wanted = [values, *conv.parameters()]
-    gradients = [torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True) for y in (ours, theirs)]
+    wanted = [x, *conv.parameters()]
+    gradients = [torch.autograd.grad((y * weight).sum(), wanted, retain_graph=True) for y in (ours, theirs)]
     for a, b in zip(*gradients):
-        a = torch.zeros_like(b) if a is None else a
-        assert torch.allclose(a, b, atol=1e-5 * max(1.0, float(b.detach().norm())))
+        assert torch.allclose(a, b, atol=1e-5 * max(1.0, float(b.norm())))
 
 
-def test_correlation_is_cosine_without_negatives_and_zero_outside_the_mask():
+def test_correlation_is_cosine_without_negatives_and_kept_inside_the_masks_alone():
     query, support = torch.randn(2, 6, 3, 3), torch.randn(2, 6, 4, 4)
     mask = torch.zeros(2, 4, 4)
-    mask[0, :2], mask[1, 0] = 1, 1
-    positions = inside(mask, (4, 4))
-    assert positions.tolist() == list(range(8))
-    correlation = correlate(query, mask_support(support, mask), positions)
-    assert correlation.shape == (2, 8, 3, 3)
+    mask[0, 1:3, :3], mask[1, 0, :2] = 1, 1
+    plane = SupportPlane.of(mask, (4, 4))
+    # 16 is nowhere: every item has it, and as often as others have more positions.
+    assert plane.positions.tolist() == [[4, 5, 6, 8, 9, 10, 16], [0, 1, 16, 16, 16, 16, 16]]
+    masked = support * plane.mask
+    correlation = correlate(query, masked, plane)
+    everywhere = correlate(query, masked, SupportPlane(plane.mask, None))
+    for ours, all_, positions in zip(correlation, everywhere, plane.positions):
+        kept = positions[positions < 16]
+        assert torch.allclose(ours[: len(kept)], all_[kept], atol=1e-6)
+        assert ours[len(kept) :].abs().max() == 0
+        assert all_.sum() == pytest.approx(all_[kept].sum().item())
     assert correlation.min() >= 0
-    assert correlation[1, 4:].abs().max() == 0
-    everywhere = correlate(query, mask_support(support, mask), torch.arange(16))
-    assert torch.equal(everywhere[:, :8], correlation)
-    assert everywhere[:, 8:].abs().max() == 0
-    cosine = F.cosine_similarity(query[0, :, 1, 1], support[0, :, 0, 2], dim=0).clamp(min=0)
+    cosine = F.cosine_similarity(query[0, :, 1, 1], support[0, :, 1, 2], dim=0).clamp(min=0)
     assert correlation[0, 2, 1, 1] == pytest.approx(cosine.item(), abs=1e-4)
+
+
+def test_masks_of_most_of_the_plane_keep_all_positions():
+    assert SupportPlane.of(torch.ones(1, 64, 64), (2, 2)).positions is None
+    assert SupportPlane.of(torch.zeros(2, 64, 64), (2, 2)).positions.tolist() == [[4], [4]]

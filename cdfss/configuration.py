@@ -93,6 +93,31 @@ class Source(Section):
     )
 
 
+class Compute(Section):
+    """How jobs compute. Only precision changes results beyond rounding, so only it runs jobs again."""
+
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of convolutions and matrix products, in training and evaluation: float32; tf32 "
+        "rounds their inputs to 10 bits on NVIDIA GPUs (elsewhere it is float32); bfloat16 to 7 bits "
+        "and computes most else in it. FFT, angle, polar, loss and Adam are always float32",
+    )
+    compile: bool = Field(
+        False, description="compile the mixing layers and decoder with torch.compile; needs a C++ compiler"
+    )
+    episodes_at_once: Literal["auto"] | Count = Field(
+        "auto",
+        description="episodes adapted as one batch; auto: as many as fit into the free memory of the "
+        "GPU, 1 on a processor",
+    )
+    cache_gb: float = Field(
+        2.0,
+        ge=0,
+        description="GB of frozen features that source training may keep, so that an epoch after the "
+        "first needs no backbone; used where those of all pictures fit (40 MB a picture at 400 px)",
+    )
+
+
 class Domain(Section):
     """A target domain; its key is a key of `data`."""
 
@@ -184,6 +209,7 @@ class Configuration(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one; cuda refuses to start without"
     )
+    compute: Compute = Compute()
     folder: Path = Field(Path("data"), description="where downloads and generated data go")
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
     backbone: Literal[tuple(BACKBONES)] = Field("resnet50", description="frozen ImageNet network")
@@ -248,15 +274,15 @@ class Configuration(Section):
 
     def source_settings(self) -> dict[str, Any]:
         settings = self.source.model_dump(mode="json", exclude={"checkpoint"})
-        return settings | {"backbone": self.backbone, "image_size": self.image_size}
+        return settings | {"backbone": self.backbone, **self._numbers()}
 
     def evaluation_settings(self, domain: str, variant: str, shot: int, seed: int) -> dict:
         entry = self.variants[variant]
         settings = {"domain": domain, "variant": variant, "shot": shot, "seed": seed}
-        settings |= {"image_size": self.image_size, "predictor": entry.predictor}
+        settings |= {"predictor": entry.predictor}
         if entry.predictor != "hsnet":
-            return settings
-        settings |= {"backbone": self.backbone, "masker": entry.masker}
+            return settings | {"image_size": self.image_size}
+        settings |= {"backbone": self.backbone, "masker": entry.masker, **self._numbers()}
         settings |= {"attention": entry.attention, "hidden": entry.hidden}
         steps, rate = 0, None
         if entry.tuned_parts:
@@ -268,6 +294,13 @@ class Configuration(Section):
             settings |= {"learning_rate": rate, "trained": entry.tuned_parts}
             settings |= {"pairs": entry.pairs, "reset": entry.reset}
         return settings
+
+    def _numbers(self) -> dict[str, Any]:
+        return {"image_size": self.image_size, "precision": self.compute.precision}
+
+    def compute_settings(self) -> dict[str, Any]:
+        """How a training or evaluation computes, as far as its numbers do not depend on it."""
+        return {"device": self.device, **self.compute.model_dump(exclude={"precision"})}
 
     def shards_of(self, variant: str) -> int:
         """Jobs that an episode list of a variant is split into; order matters without reset."""
@@ -411,6 +444,7 @@ def reference() -> str:
         ("A data set", "data.<name>.", Data),
         ("Source training", "source.", Source),
         ("Validation of the source training", "source.validation.", Validation),
+        ("How jobs compute", "compute.", Compute),
         ("A target domain", "domains.<name>.", Domain),
         ("Adaptation", "adaptation.", Adaptation),
         ("A variant", "variants.<name>.", Variant),

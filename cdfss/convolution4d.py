@@ -100,7 +100,7 @@ class CenterPivotConv4d(nn.Module):
         Kept for the next call where the weights are frozen, as in all steps of an adaptation.
         """
         weight = self.conv2.weight
-        if weight.requires_grad or torch.is_inference_mode_enabled():
+        if weight.requires_grad or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
             return self._make_dense(hs, ws)
         # The version counts writes in place, but for those through `.data`.
         made_from = (hs, ws, weight.data_ptr(), weight._version)

@@ -1,4 +1,4 @@
-"""Which GPU a job computes on.
+"""Which GPU a job computes on, and in which precision.
 
 Snakemake's `--resources gpu=N` limits how many GPU jobs run at once but gives none of them a
 device. Here each takes a slot: a lock file per device, held by the operating system until the
@@ -137,3 +137,25 @@ def _announce(torch, chosen):
     name = torch.cuda.get_device_name(chosen)
     print(f"device: {chosen} ({name})", file=sys.stderr, flush=True)
     return chosen
+
+
+@contextmanager
+def precision(name: str, chosen):
+    """Compute convolutions and matrix products in a precision of `configuration.Compute`.
+
+    torch's own default lets cuDNN round to TF32; here "float32" is float32 everywhere.
+
+    Args:
+        chosen: the torch device.
+    """
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    try:
+        with torch.autocast(chosen.type, torch.bfloat16, enabled=name == "bfloat16"):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])

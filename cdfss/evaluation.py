@@ -1,7 +1,11 @@
 """Adapt to every episode of a list, predict its query, count pixels (HSNet test.py; paper 5.1)."""
 
+import collections
+import itertools
 import platform
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -13,78 +17,114 @@ from cdfss.datasets.index import Index
 from cdfss.datasets.index import load as load_index
 from cdfss.episodes import load as load_episodes
 from cdfss.episodes import shard
+from cdfss.errors import CdfssError
 from cdfss.files import file_hash
 from cdfss.progress import Progress
 
+AHEAD = 16  # episodes whose pictures are read before they are needed
+MOST_AT_ONCE = 64
+
 
 def evaluate(
-    settings: dict, index: Index, episodes: pd.DataFrame, predictor, device: str = "cpu", **origin
+    settings: dict,
+    index: Index,
+    episodes: pd.DataFrame,
+    predictor,
+    at_once: Callable[[], int] = lambda: 1,
+    device: str = "cpu",
+    **origin,
 ) -> tuple[list[dict], dict[int, np.ndarray], dict]:
     """Rows, predicted masks and facts of a list of episodes.
 
     Args:
         settings: `Configuration.evaluation_settings`.
-        predictor: a function of (query picture (S, S, 3) uint8, support pictures (k, S, S, 3)
-            uint8, support masks (k, S, S) bool) that returns the mask (S, S) of 0 and 1 and the
-            adaptation losses (steps,).
+        predictor: a function of E query pictures (E, S, S, 3) uint8, their supports
+            (E, k, S, S, 3) uint8 and support masks (E, k, S, S) bool that returns masks (E, S, S) of
+            0 and 1 and the adaptation losses (E, steps).
+        at_once: asked before every batch for its E.
         device, origin: more facts for the file's metadata.
     """
     rows, masks = [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
-    for episode in episodes.itertuples():
-        query, truth, void = index.read(index.rows.loc[episode.query_row], settings["image_size"])
-        supports = [index.read(index.rows.loc[row], settings["image_size"]) for row in episode.support_rows]
+    coming = _read_ahead(index, episodes, settings["image_size"])
+    while batch := list(itertools.islice(coming, at_once())):
+        listed, pictures = zip(*batch)
+        queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
         begin = time.perf_counter()
-        mask, losses = predictor(
-            query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
-        )
-        seconds = time.perf_counter() - begin
-        if not np.isfinite(losses).all():
-            print(f"episode {episode.episode}: the loss is not finite; is the learning rate too high?")
-        intersection, union = metrics.counts(mask, truth, void)
-        rows.append(
-            {
-                **{key: settings[key] for key in ("domain", "variant", "shot", "seed")},
-                "episode": episode.episode,
-                "class_id": episode.class_id,
-                "class_name": episode.class_name,
-                "query": episode.query,
-                "supports": list(episode.supports),
-                "intersection_background": int(intersection[0]),
-                "intersection_foreground": int(intersection[1]),
-                "union_background": int(union[0]),
-                "union_foreground": int(union[1]),
-                "first_loss": float(losses[0]) if steps else None,
-                "last_loss": float(losses[-1]) if steps else None,
-                "steps": steps,
-                "learning_rate": settings.get("learning_rate"),
-                "seconds": seconds,
-            }
-        )
-        masks[episode.episode] = mask
-        progress.step()
+        predicted, losses = predictor(queries, supports, support_masks)
+        seconds = (time.perf_counter() - begin) / len(batch)
+        intersections, unions = metrics.counts(predicted, truths, voids)
+        for number, episode in enumerate(listed):
+            loss = losses[number]
+            if not np.isfinite(loss).all():
+                print(f"episode {episode.episode}: the loss is not finite; is the learning rate too high?")
+            rows.append(
+                {
+                    **{key: settings[key] for key in ("domain", "variant", "shot", "seed")},
+                    "episode": episode.episode,
+                    "class_id": episode.class_id,
+                    "class_name": episode.class_name,
+                    "query": episode.query,
+                    "supports": list(episode.supports),
+                    "intersection_background": int(intersections[number, 0]),
+                    "intersection_foreground": int(intersections[number, 1]),
+                    "union_background": int(unions[number, 0]),
+                    "union_foreground": int(unions[number, 1]),
+                    "first_loss": float(loss[0]) if steps else None,
+                    "last_loss": float(loss[-1]) if steps else None,
+                    "steps": steps,
+                    "learning_rate": settings.get("learning_rate"),
+                    "seconds": seconds,
+                }
+            )
+            masks[episode.episode] = predicted[number]
+            progress.step()
     facts = {
         "settings": settings,
         "settings_digest": digest(settings),
         "cdfss": version("cdfss"),
         "python": platform.python_version(),
         "device": device,
-        "precision": "float32",
         **origin,
     }
     return rows, masks, facts
 
 
-def predict_foreground(query, supports, masks):
+def _read_ahead(index: Index, episodes: pd.DataFrame, size: int):
+    """Episodes in order with their pictures, read by another thread while the last ones are adapted.
+
+    Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
+    """
+
+    def read(episode):
+        query = index.read(index.rows.loc[episode.query_row], size)
+        supports = [index.read(index.rows.loc[row], size) for row in episode.support_rows]
+        return *query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
+
+    with ThreadPoolExecutor(1) as reader:
+        waiting = collections.deque()
+        try:
+            for episode in episodes.itertuples():
+                waiting.append((episode, reader.submit(read, episode)))
+                if len(waiting) > AHEAD:
+                    listed, pictures = waiting.popleft()
+                    yield listed, pictures.result()
+            for listed, pictures in waiting:
+                yield listed, pictures.result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def predict_foreground(queries, supports, masks):
     """The trivial predictor that calls every pixel foreground."""
-    return np.ones(query.shape[:2], np.uint8), []
+    return np.ones(queries.shape[:3], np.uint8), np.empty((len(queries), 0))
 
 
-def predict_copy(query, supports, masks):
+def predict_copy(queries, supports, masks):
     """The trivial predictor that copies the support mask (k > 1: pixels in at least half of them)."""
-    return (2 * masks.sum(0) >= len(masks)).astype(np.uint8), []
+    return (2 * masks.sum(1) >= masks.shape[1]).astype(np.uint8), np.empty((len(queries), 0))
 
 
 TRIVIAL = {"foreground": predict_foreground, "copy": predict_copy}
@@ -102,20 +142,69 @@ def predict_hsnet(model, settings: dict, device):
 
     how = {key: settings[key] for key in ("trained", "pairs") if key in settings}
     steps, rate = settings["steps"], settings["learning_rate"] or 0.0
+    facts = model.backbone.facts
     start, optimiser = model, None
 
-    def predict(query, supports, masks):
+    def predict(queries, supports, masks):
         nonlocal start, optimiser
-        facts = model.backbone.facts
-        images = normalise(torch.from_numpy(supports).to(device), facts)
+        episodes, k = masks.shape[:2]
+        images = normalise(torch.from_numpy(supports).to(device).flatten(0, 1), facts)
         labels = torch.from_numpy(masks).to(device).float()
+        if one_at_a_time(settings):
+            labels = labels[0]
+        else:
+            images = images.unflatten(0, (episodes, k))
         adapted = adapt(start, images, labels, steps, rate, **how, optimiser=optimiser)
         if settings.get("reset") == "never":
             start, optimiser = adapted.model, adapted.optimiser
-        query = normalise(torch.from_numpy(query)[None].to(device), facts)
-        return adapted.predict(query)[0].cpu().numpy().astype(np.uint8), adapted.losses.tolist()
+        queries = normalise(torch.from_numpy(queries).to(device), facts)
+        predicted = adapted.predict(queries).cpu().numpy().astype(np.uint8)
+        return predicted, adapted.losses.reshape(episodes, -1).numpy()
 
     return predict
+
+
+def one_at_a_time(settings: dict) -> bool:
+    """Whether episodes cannot be a batch: each goes on from the last, or more than the modules is tuned."""
+    return settings.get("reset") == "never" or bool(
+        {"learner", "backbone"} & set(settings.get("trained", []))
+    )
+
+
+def batch_size(settings: dict, wanted: int | str, device) -> Callable[[], int]:
+    """How many episodes to adapt at once: a function for `evaluate`.
+
+    Args:
+        wanted: `compute.episodes_at_once`. "auto" is 1 on a processor, whose cores one episode keeps
+            busy; on a GPU the first episode goes alone and tells how much memory each takes.
+    """
+    import torch
+
+    if one_at_a_time(settings) or (wanted == "auto" and device.type != "cuda"):
+        return lambda: 1
+    if wanted != "auto":
+        return lambda: wanted
+    before = torch.cuda.memory_allocated(device)
+    chosen = None
+
+    def measured():
+        nonlocal chosen
+        if chosen is None:
+            chosen = 1
+            torch.cuda.reset_peak_memory_stats(device)
+        elif chosen == 1:
+            episode = torch.cuda.max_memory_allocated(device) - before
+            torch.cuda.empty_cache()
+            chosen = that_fit(torch.cuda.mem_get_info(device)[0], episode)
+            print(f"{chosen} episodes at once ({episode / 1e9:.2f} GB each)", flush=True)
+        return chosen
+
+    return measured
+
+
+def that_fit(free: int, episode: int) -> int:
+    """Episodes of `episode` bytes that 70 % of `free` bytes hold: 1 to MOST_AT_ONCE."""
+    return max(1, min(MOST_AT_ONCE, int(0.7 * free) // max(episode, 1)))
 
 
 def build_model(settings: dict, checkpoint, weights, device):
@@ -147,22 +236,37 @@ def save(rows, masks, facts, rows_path, predictions_path) -> None:
     results.save(rows, rows_path, facts)
 
 
-def run(settings, index_path, episodes_path, checkpoint, weights, rows, predictions, device) -> None:
-    """The job of one (domain, variant, shot, seed, shard): files in, files out."""
+def run(settings, index_path, episodes_path, checkpoint, weights, rows, predictions, compute) -> None:
+    """The job of one (domain, variant, shot, seed, shard): files in, files out.
+
+    Args:
+        compute: `Configuration.compute_settings`.
+    """
     import torch
 
     from cdfss import devices
 
-    with devices.device(device) as chosen:
+    with devices.device(compute["device"]) as chosen, devices.precision(settings["precision"], chosen):
         model = build_model(settings, checkpoint, weights, chosen)
+        if compute["compile"]:
+            model.learner.compile_mixing()
         origin = {"checkpoint_sha256": file_hash(checkpoint), "torch": torch.__version__}
         if chosen.type == "cuda":
             origin["gpu"] = torch.cuda.get_device_name(chosen)
-        origin["threads"] = torch.get_num_threads()
+        origin |= {"threads": torch.get_num_threads(), "precision": settings["precision"]}
+        origin["compute"] = compute
         predictor = predict_hsnet(model, settings, chosen)
+        at_once = batch_size(settings, compute["episodes_at_once"], chosen)
         listed = _listed(settings, episodes_path)
         index = load_index(index_path)
-        save(*evaluate(settings, index, listed, predictor, chosen.type, **origin), rows, predictions)
+        try:
+            evaluated = evaluate(settings, index, listed, predictor, at_once, chosen.type, **origin)
+        except torch.OutOfMemoryError as error:
+            raise CdfssError(
+                f"out of memory on {chosen} with {at_once()} episodes at once: {error}\n"
+                "Set compute.episodes_at_once to a smaller number"
+            ) from None
+        save(*evaluated, rows, predictions)
 
 
 def run_trivial(settings, index_path, episodes_path, rows, predictions) -> None:

@@ -63,6 +63,11 @@ class HypercorrelationLearner(nn.Module):
         decoded = F.interpolate(decoded, size, mode="bilinear", align_corners=True)
         return self.decoder2(decoded)
 
+    def compile_mixing(self) -> None:
+        """Let torch.compile make code for the mixing layers and the decoder, at their first use."""
+        for layers in (self.encoder_layer4to3, self.encoder_layer3to2, self.decoder1, self.decoder2):
+            layers.compile(dynamic=False)
+
 
 def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
     blocks = []

@@ -1,5 +1,6 @@
 """What can be known to be wrong before the first job: data that is missing, classes too small."""
 
+import shutil
 from pathlib import Path
 
 from cdfss import devices
@@ -60,6 +61,8 @@ def problems(run: Configuration, here: bool = True) -> list[str]:
             devices.wanted(run.device)
         except CdfssError as error:
             return [str(error)]
+        if run.compute.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+            return ["compute.compile: true needs a C++ compiler (c++, g++ or clang++), and none is found"]
     lines = missing(run)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]

@@ -27,7 +27,6 @@ from cdfss.pictures import normalise
 from cdfss.progress import Progress
 
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch
-CACHE_BYTES = 2 << 30  # of features kept in memory, where those of all pictures fit
 
 
 class Pairs(Dataset):
@@ -50,23 +49,26 @@ class Pairs(Dataset):
 class Batches:
     """Batches of pairs as (query pyramid, mask, void, support pyramid, support mask) on the device.
 
-    Where the features of all pictures fit into memory they are computed once, picture by picture:
-    resizing is all that happens to a picture, so they never change, and one at a time they do not
-    depend on the batch they come in. Elsewhere worker processes load pictures and each batch is
-    passed through the backbone.
+    Where the features of all pictures fit into `cache` bytes they are computed once, picture by
+    picture: resizing is all that happens to a picture, so they never change, and one at a time they
+    do not depend on the batch they come in. Elsewhere worker processes load pictures and each batch
+    is passed through the backbone.
     """
 
-    def __init__(self, model: HSNet, pictures: Index, rows, size: int, workers: int, log=print):
+    def __init__(
+        self, model: HSNet, pictures: Index, rows, size: int, cache: float, workers: int = 0, log=print
+    ):
         self.model, self.pictures, self.size, self.workers = model, pictures, size, workers
         self.device = next(model.parameters()).device
         self.kept: dict[int, tuple] | None = None
         with torch.no_grad():
             probe = model.features(torch.zeros(1, 3, size, size, device=self.device))
-        per_picture = 4 * sum(m.numel() for maps in probe for m in maps) + 2 * size**2
-        total = per_picture * len(set(rows))
-        if total <= CACHE_BYTES and self.device.type == "cpu":
+        features = sum(m.numel() * m.element_size() for maps in probe for m in maps)
+        self.needed = (features + 2 * size**2) * len(set(rows))
+        if self.needed <= cache:
             self.kept = {}
-            log(f"{pictures.name}: features of {len(set(rows))} entries are kept ({total / 1e6:.0f} MB)")
+            needed = f"{self.needed / 1e9:.2f} GB"
+            log(f"{pictures.name}: features of {len(set(rows))} entries are kept ({needed})")
 
     def __call__(self, pairs: np.ndarray, batch_size: int):
         if self.kept is None:
@@ -129,7 +131,9 @@ def train(
     history: str | Path,
     state_folder: str | Path,
     device: torch.device,
+    cache: float = 0.0,
     workers: int = 0,
+    compile_mixing: bool = False,
 ) -> pd.DataFrame:
     """Train, resuming from `state_folder` when it holds the state of the same training.
 
@@ -139,7 +143,9 @@ def train(
         weights: ImageNet file of the backbone, or "imagenet".
         checkpoint, history: files to write, the history as parquet: epoch, train_loss,
             train_miou, validation_miou (0..1), seconds.
+        cache: bytes of frozen features that may be kept, of source and validation together.
         workers: processes that load pictures where features are not kept; 0 loads in this one.
+        compile_mixing: whether `HypercorrelationLearner.compile_mixing` is called.
 
     Returns:
         The history.
@@ -148,13 +154,16 @@ def train(
         torch.manual_seed(settings["seed"])
         model = HSNet(settings["backbone"], weights, image_size=settings["image_size"])
     model.to(device).train()
+    if compile_mixing:
+        model.learner.compile_mixing()
     optimiser = torch.optim.Adam(model.learner.parameters(), lr=settings["learning_rate"])
     state = _State(Path(state_folder) / "state.pt", model, optimiser)
     rows = source.of_split("trn")
     validation_pairs = np.array([[e.query_row, e.support_rows[0]] for e in episodes.itertuples()])
     size = settings["image_size"]
-    batches = Batches(model, source, rows.index, size, workers)
-    validation_batches = Batches(model, validation, validation_pairs.ravel(), size, workers)
+    batches = Batches(model, source, rows.index, size, cache, workers)
+    left = cache - batches.needed if batches.kept is not None else cache
+    validation_batches = Batches(model, validation, validation_pairs.ravel(), size, left, workers)
     steps = -(-len(rows) // settings["batch_size"])
     progress = Progress("source training, batches", settings["epochs"] * steps)
     progress.skip(state.epoch * steps + state.step)
@@ -283,13 +292,16 @@ def run(
     identity,
     history,
     state_folder,
-    device,
+    compute,
     threads,
 ) -> None:
     """The job of the source training: files in, files out.
 
     The state is kept in a folder named by everything that the training depends on, and removed
     once the checkpoint is written.
+
+    Args:
+        compute: `Configuration.compute_settings`.
     """
     source, validation = index.load(source_path), index.load(validation_path)
     wanted = settings["validation"]
@@ -299,7 +311,7 @@ def run(
     inputs = [file_hash(path) for path in (source_path, validation_path)]
     key = digest([settings, inputs, torch.__version__])
     folder = Path(state_folder) / key
-    with devices.device(device) as chosen:
+    with devices.device(compute["device"]) as chosen, devices.precision(settings["precision"], chosen):
         train(
             settings,
             source,
@@ -310,7 +322,9 @@ def run(
             history,
             folder,
             chosen,
+            cache=1e9 * compute["cache_gb"],
             workers=threads - 1 if chosen.type == "cuda" else 0,
+            compile_mixing=compute["compile"],
         )
     checkpoints.write_identity(checkpoint, identity)
     shutil.rmtree(folder)

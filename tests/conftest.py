@@ -67,3 +67,13 @@ def episode_of(k=2, size=96):
     for number, mask in enumerate(masks):
         mask[size // 5 : size // 2 + number, size // 3 + number : -size // 4] = 1
     return torch.randn(1, 3, size, size), torch.randn(k, 3, size, size), masks
+
+
+def balanced(model, query, supports, masks):
+    """The model with a bias that makes half of the query foreground; random ones see hardly any."""
+    import torch
+
+    with torch.no_grad():
+        background, foreground = model(query, supports[:1], masks[:1])[0]
+        model.learner.decoder2[2].bias[1] -= (foreground - background).median()
+    return model

@@ -161,9 +161,26 @@ def test_the_reference_explains_every_key():
     schema = json.loads(configuration.schema())
     keys = [key for section in schema["$defs"].values() for key in section["properties"]]
     for key in [*keys, *schema["properties"]]:
-        assert f"{key}`" in text or key in ("source", "adaptation", "validation")
+        assert f"{key}`" in text or key in ("source", "adaptation", "compute", "validation")
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():
     assert configuration.digest({"a": 1, "b": 2}) == configuration.digest({"b": 2, "a": 1})
     assert configuration.digest({"a": 1}) != configuration.digest({"a": 2})
+
+
+def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on_it():
+    def settings(compute):
+        run = configuration.parse(changed(compute=compute))
+        return run.evaluation_settings("fss1000", "apm_s", 1, 0), run.source_settings()
+
+    usual = settings({})
+    assert settings({"compile": True, "episodes_at_once": 8, "cache_gb": 0}) == usual
+    for ours, theirs in zip(settings({"precision": "bfloat16"}), usual):
+        assert {key for key in ours if ours[key] != theirs[key]} == {"precision"}
+    run = configuration.parse(changed(compute={"episodes_at_once": 8, "cache_gb": 0.5}))
+    expected = {"device": "auto", "compile": False, "episodes_at_once": 8, "cache_gb": 0.5}
+    assert run.compute_settings() == expected
+    for wrong in ({"precision": "float16"}, {"episodes_at_once": 0}, {"episodes_at_once": "all"}):
+        with pytest.raises(CdfssError, match=f"compute.{next(iter(wrong))}"):
+            settings(wrong)

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+import torch
 
 from cdfss import CdfssError, devices
 
@@ -99,3 +100,16 @@ def test_auto_says_that_it_uses_the_processor(gpus, capsys):
     with devices.device("auto") as chosen:
         assert chosen.type == "cpu"
     assert "no GPU here" in capsys.readouterr().err
+
+
+def test_a_precision_ends_with_its_block():
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    for name, tf32, dtype in (
+        ("float32", False, torch.float32),
+        ("tf32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+    ):
+        with devices.precision(name, torch.device("cpu")):
+            assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+        assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before

@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cdfss import HSNet, adapt, checkpoints, episodes, evaluation, results
+from cdfss import CdfssError, HSNet, adapt, checkpoints, episodes, evaluation, results
 from cdfss.datasets import index
 from cdfss.pictures import normalise
 
 SIZE = 96
 CPU = torch.device("cpu")
 COMMON = {"domain": "mine", "variant": "v", "shot": 2, "seed": 0, "image_size": SIZE}
-MODEL = {"predictor": "hsnet", "backbone": "efficientnet_lite0", "hidden": 8}
+MODEL = {"precision": "float32", "predictor": "hsnet", "backbone": "efficientnet_lite0", "hidden": 8}
 TUNED = {"steps": 2, "learning_rate": 0.1, "trained": ["masker"], "pairs": "self", "reset": "episode"}
 VARIANTS = {
     "baseline": {"masker": None, "attention": False, "steps": 0, "learning_rate": None},
@@ -49,12 +49,12 @@ def checkpoint(tmp_path):
     return tmp_path / "c.safetensors"
 
 
-def rows_of(variant, checkpoint, data, listed=None):
+def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     settings = settings_of(variant)
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     predictor = evaluation.predict_hsnet(model, settings, CPU)
     rows, masks, facts = evaluation.evaluate(
-        settings, data[0], data[1] if listed is None else listed, predictor
+        settings, data[0], data[1] if listed is None else listed, predictor, lambda: at_once
     )
     return pd.DataFrame(rows).drop(columns="seconds"), masks, facts
 
@@ -122,7 +122,42 @@ def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_trivial_predictors(k):
     generator = np.random.RandomState(0)
-    query, masks = np.zeros((4, 6, 3), np.uint8), generator.rand(k, 4, 6) < 0.5
-    assert (evaluation.predict_foreground(query, None, masks)[0] == 1).all()
-    copied = evaluation.predict_copy(query, None, masks)[0]
-    assert (copied == (masks.mean(0) >= 0.5)).all()
+    queries, masks = np.zeros((3, 4, 6, 3), np.uint8), generator.rand(3, k, 4, 6) < 0.5
+    foreground, losses = evaluation.predict_foreground(queries, None, masks)
+    assert foreground.shape == (3, 4, 6)
+    assert (foreground == 1).all()
+    assert losses.shape == (3, 0)
+    copied = evaluation.predict_copy(queries, None, masks)[0]
+    assert (copied == (masks.mean(1) >= 0.5)).all()
+
+
+@pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out"])
+def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data):
+    alone, masks, _ = rows_of(variant, checkpoint, data)
+    together, batched, _ = rows_of(variant, checkpoint, data, at_once=3)  # 4 episodes: 3 and 1
+    for column in alone.columns:
+        if "loss" in column and variant != "baseline":
+            assert together[column].tolist() == pytest.approx(alone[column].tolist(), rel=1e-5)
+        elif not column.startswith(("intersection", "union")):
+            assert together[column].tolist() == alone[column].tolist()
+    for episode, mask in masks.items():
+        assert (batched[episode] != mask).mean() < 0.001
+
+
+def test_what_cannot_be_batched_is_not():
+    for variant, expected in (("cumulative", 1), ("fine_tuning", 1), ("apm_m_acpa", 8)):
+        assert evaluation.batch_size(settings_of(variant), 8, CPU)() == expected
+        assert evaluation.batch_size(settings_of(variant), "auto", CPU)() == 1
+
+
+def test_episodes_that_fit_into_memory():
+    assert evaluation.that_fit(10 * 10**9, 10**9) == 7
+    assert evaluation.that_fit(10**9, 10**9) == 1
+    assert evaluation.that_fit(10**12, 10**9) == evaluation.MOST_AT_ONCE
+
+
+def test_an_unreadable_picture_ends_the_evaluation_at_its_episode(checkpoint, data):
+    loaded, listed = data
+    (loaded.root / loaded.rows.loc[listed["query_row"].iloc[2], "image"]).write_bytes(b"no picture")
+    with pytest.raises(CdfssError, match=r"\.jpg"):
+        rows_of("baseline", checkpoint, data)

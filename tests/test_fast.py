@@ -5,7 +5,7 @@ import copy
 import plain
 import pytest
 import torch
-from conftest import episode_of
+from conftest import balanced, episode_of
 from reference import VARIANTS
 
 from cdfss import HSNet, adapt
@@ -20,6 +20,7 @@ def agree(backbone, variant, shot, size):
     # phase is a matter of the sign of zero (docs/fidelity.md).
     for number, mask in enumerate(masks):
         mask[2 * size // 5 :, size // 3 : size - number] = 1
+    balanced(model, query, supports, masks)
     steps = 0 if variant == "baseline" else 3
     ours = adapt(model, supports, masks, steps, 0.05)
     if steps:

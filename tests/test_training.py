@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import square_mask, write_picture
 
-from cdfss import checkpoints, training
+from cdfss import HSNet, checkpoints, training
 from cdfss.datasets import index
+from cdfss.episodes import sample
 
 SETTINGS = {
     "epochs": 3,
@@ -20,6 +21,7 @@ SETTINGS = {
     "seed": 0,
     "backbone": "efficientnet_lite0",
     "image_size": 64,
+    "precision": "float32",
     "validation": {"split": "trn", "episodes": 4},
 }
 
@@ -32,7 +34,8 @@ training.SAVE_EVERY = 0
 settings, folder = json.loads(sys.argv[1]), sys.argv[2]
 index = folder + "/index.parquet"
 training.run(settings, index, index, None, folder + "/c.safetensors", folder + "/c.json",
-             folder + "/history.parquet", folder + "/state", "cpu", 1)
+             folder + "/history.parquet", folder + "/state",
+             {"device": "cpu", "compile": False, "cache_gb": 1.0}, 1)
 """
 
 
@@ -120,3 +123,35 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     assert (
         rows["class_id"].loc[first[:, 0]].to_numpy() == rows["class_id"].loc[first[:, 1]].to_numpy()
     ).all()
+
+
+def test_kept_features_give_the_losses_of_a_backbone_pass_in_every_batch(tmp_path, source, capsys):
+    loaded = index.load(source / "index.parquet")
+    listed = sample(loaded, split="trn", shot=1, seed=0, number=4)
+    histories = []
+    for name, cache in (("kept", 1e9), ("passed", 0.0)):
+        files = [tmp_path / name / file for file in ("c.safetensors", "history.parquet", "state")]
+        files[0].parent.mkdir()
+        arguments = (loaded, loaded, listed, "imagenet", *files, torch.device("cpu"))
+        histories.append(training.train(SETTINGS, *arguments, cache=cache))
+        assert ("are kept" in capsys.readouterr().out) == (cache > 0)
+    kept, passed = histories
+    assert kept["train_loss"].tolist() == pytest.approx(passed["train_loss"].tolist(), rel=1e-4)
+
+
+def test_features_are_computed_once_and_kept_within_the_budget(source):
+    loaded = index.load(source / "index.parquet")
+    model = HSNet("efficientnet_lite0", image_size=64)
+    pairs = training.draw_epoch(loaded.of_split("trn"), 0, 0)
+    batches = training.Batches(model, loaded, loaded.rows.index, 64, 1e9)
+    assert training.Batches(model, loaded, loaded.rows.index, 64, batches.needed - 1).kept is None
+    assert training.Batches(model, loaded, loaded.rows.index, 64, batches.needed).kept is not None
+    passes = []
+    model.backbone.register_forward_hook(lambda *_: passes.append(1))
+    for _ in range(2):
+        list(batches(pairs, 4))
+    assert len(passes) == len(loaded.rows)
+    held = sum(
+        m.numel() * m.element_size() for p, *_ in batches.kept.values() for maps in p for m in maps
+    ) + sum(mask.numel() + void.numel() for _, mask, void in batches.kept.values())
+    assert held == batches.needed

@@ -81,10 +81,21 @@ class Index:
         return rows
 
     def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row."""
+        """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.
+
+        Raises:
+            CdfssError: when a file is no longer what was indexed.
+        """
         value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
-        image = read_image(self.root / row["image"], size)
-        return image, *read_mask(self.root / row["mask"], value, size)
+        try:
+            image = read_image(self.root / row["image"], size)
+            return image, *read_mask(self.root / row["mask"], value, size)
+        except OSError as error:
+            raise CdfssError(
+                f"{self.name}: {row['image']} or its mask {row['mask']} in {self.root} cannot be read "
+                f"any more ({error}); it could when the index was made. Restore it, or make the index "
+                "again: snakemake -R index"
+            ) from error
 
 
 def load(path: str | Path) -> Index:

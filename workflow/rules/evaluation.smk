@@ -3,6 +3,7 @@ PLACE = "{domain}/{variant}/{shot}shot-seed{seed}/{shard}.parquet"
 ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
 JOB = "{domain}-{variant}-{shot}shot-seed{seed}-{shard}"
+AT_ONCE = 1 if run.compute.episodes_at_once == "auto" else run.compute.episodes_at_once
 TRIVIAL = [name for name in run.variants if name not in run.models]
 
 
@@ -28,7 +29,7 @@ rule evaluate:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=16000 if GPUS else 4000,
+        mem_mb=16000 if GPUS else 3000 + 1000 * AT_ONCE,
         runtime=720,
     params:
         settings=settings_of,

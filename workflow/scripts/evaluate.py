@@ -1,4 +1,4 @@
-from cdfss import evaluation
+from cdfss import configuration, evaluation
 from cdfss.jobs import job
 
 with job(snakemake.log[0], snakemake.threads):
@@ -10,5 +10,5 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.weights or None,
         snakemake.output.rows,
         snakemake.output.predictions,
-        snakemake.config.get("device", "auto"),
+        configuration.parse(snakemake.config).compute_settings(),
     )

@@ -1,4 +1,4 @@
-from cdfss import training
+from cdfss import configuration, training
 from cdfss.jobs import job
 
 with job(snakemake.log[0], snakemake.threads):
@@ -11,6 +11,6 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.identity,
         snakemake.output.history,
         snakemake.params.state,
-        snakemake.config.get("device", "auto"),
+        configuration.parse(snakemake.config).compute_settings(),
         snakemake.threads,
     )

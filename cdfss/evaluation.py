@@ -31,6 +31,7 @@ def evaluate(
     episodes: pd.DataFrame,
     predictor,
     at_once: Callable[[], int] = lambda: 1,
+    readers: int = 1,
     device: str = "cpu",
     **origin,
 ) -> tuple[list[dict], dict[int, np.ndarray], dict]:
@@ -42,13 +43,14 @@ def evaluate(
             (E, k, S, S, 3) uint8 and support masks (E, k, S, S) bool that returns masks (E, S, S) of
             0 and 1 and the adaptation losses (E, steps).
         at_once: asked before every batch for its E.
+        readers: threads that read pictures while episodes are adapted.
         device, origin: more facts for the file's metadata.
     """
     rows, masks = [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
-    coming = _read_ahead(index, episodes, settings["image_size"])
+    coming = _read_ahead(index, episodes, settings["image_size"], readers)
     while batch := list(itertools.islice(coming, at_once())):
         listed, pictures = zip(*batch)
         queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
@@ -92,8 +94,8 @@ def evaluate(
     return rows, masks, facts
 
 
-def _read_ahead(index: Index, episodes: pd.DataFrame, size: int):
-    """Episodes in order with their pictures, read by another thread while the last ones are adapted.
+def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int):
+    """Episodes in order with their pictures, read by other threads while the last ones are adapted.
 
     Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
     """
@@ -103,7 +105,7 @@ def _read_ahead(index: Index, episodes: pd.DataFrame, size: int):
         supports = [index.read(index.rows.loc[row], size) for row in episode.support_rows]
         return *query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
 
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(readers) as reader:
         waiting = collections.deque()
         try:
             for episode in episodes.itertuples():
@@ -259,8 +261,11 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
         at_once = batch_size(settings, compute["episodes_at_once"], chosen)
         listed = _listed(settings, episodes_path)
         index = load_index(index_path)
+        # On a processor adaptation needs the cores, and reading is a small part of it.
+        readers = torch.get_num_threads() if chosen.type == "cuda" else 1
+        how = {"at_once": at_once, "readers": readers, "device": chosen.type}
         try:
-            evaluated = evaluate(settings, index, listed, predictor, at_once, chosen.type, **origin)
+            evaluated = evaluate(settings, index, listed, predictor, **how, **origin)
         except torch.OutOfMemoryError as error:
             raise CdfssError(
                 f"out of memory on {chosen} with {at_once()} episodes at once: {error}\n"

@@ -150,6 +150,21 @@ def test_what_cannot_be_batched_is_not():
         assert evaluation.batch_size(settings_of(variant), "auto", CPU)() == 1
 
 
+def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch):
+    """The arithmetic alone, on numbers that stand for a GPU's."""
+    numbers = {
+        "memory_allocated": 1e9,  # the model
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 3e9,  # with one episode
+        "empty_cache": None,
+        "mem_get_info": (20e9, 24e9),
+    }
+    for name, answer in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, a=answer: a)
+    at_once = evaluation.batch_size(settings_of("apm_m_acpa"), "auto", torch.device("cuda"))
+    assert [at_once() for _ in range(4)] == [1, 7, 7, 7]
+
+
 def test_episodes_that_fit_into_memory():
     assert evaluation.that_fit(10 * 10**9, 10**9) == 7
     assert evaluation.that_fit(10**9, 10**9) == 1

@@ -65,6 +65,10 @@ class HypercorrelationLearner(nn.Module):
 
     def compile_mixing(self) -> None:
         """Let torch.compile make code for the mixing layers and the decoder, at their first use."""
+        import torch._dynamo  # slow to import
+
+        # A form for each part, with and without gradients and for each size of a batch.
+        torch._dynamo.config.recompile_limit = 64
         for layers in (self.encoder_layer4to3, self.encoder_layer3to2, self.decoder1, self.decoder2):
             layers.compile(dynamic=False)
 

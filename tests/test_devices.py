@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from cdfss import CdfssError, devices
+from cdfss import CdfssError, configuration, devices, preflight
 
 
 def hold(names, folder, log, seconds):
@@ -113,3 +113,15 @@ def test_a_precision_ends_with_its_block():
             assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
         assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before
+
+
+def test_compiling_without_a_compiler_is_refused_before_the_first_job(monkeypatch):
+    values = {"data": {"mine": {"format": "folder", "root": "mine"}}, "domains": {"mine": {}}}
+    values |= {"name": "x", "variants": {"copy": {"predictor": "copy"}}, "device": "cpu"}
+    values |= {"source": {"data": "mine", "validation": {"data": "mine"}}, "compute": {"compile": True}}
+    run = configuration.parse(values)
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    assert "needs a C++ compiler" in preflight.problems(run)[0]
+    assert "compiler" not in preflight.problems(run, here=False)[0]  # the cluster may have one
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "compiler" not in preflight.problems(run)[0]

@@ -83,8 +83,8 @@ class Adaptation:
         optimiser: Adam as the last step left it.
 
     Raises:
-        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, or learner
-            or backbone are to be trained for a batch.
+        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, the model
+            holds other episodes, or learner or backbone are to be trained for a batch.
     """
 
     def __init__(
@@ -111,6 +111,10 @@ class Adaptation:
         self._trained = _checked_parts(model, trained)
         if batch and {"learner", "backbone"} & set(self._trained):
             raise CdfssError("adapt: learner and backbone are tuned for one episode at a time, not a batch")
+        held = _episodes_held(model)
+        if held > 1 and batch != [held]:
+            there = f"{batch[0]} episodes" if batch else "one episode"
+            raise CdfssError(f"adapt: the model was tuned to {held} episodes, the supports are of {there}")
         self._batched = bool(batch)
         self.model, parameters = _fork(model, self._trained, batch)
         self.optimiser = Adam(parameters, learning_rate, optimiser)
@@ -134,7 +138,7 @@ class Adaptation:
         """One step of Adam on the mean loss of each episode's pairs.
 
         Raises:
-            CdfssError: when there is nothing to tune.
+            CdfssError: when there is nothing to tune, or pictures are not of the masker's size.
         """
         if not self._trained:
             raise CdfssError(
@@ -144,6 +148,15 @@ class Adaptation:
         if self._turns is None:
             whole = {"learner", "backbone"} & set(self._trained)
             self._turns = self._turns_of_whole_model() if whole else self._turns_of_coarse_maps()
+        losses, gradients = self._losses_and_gradients()
+        self.optimiser.step(gradients)
+        self._losses.append(losses)
+        if "backbone" in self._trained:
+            self._features = None  # of the weights before this step
+
+    @torch.enable_grad()
+    def _losses_and_gradients(self) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss (E,) of each episode's pairs, and its gradients."""
         losses, gradients = 0.0, None
         for turn in self._turns:
             logits = resize_logits(turn.logits(), turn.target.shape[-2:])
@@ -154,10 +167,7 @@ class Adaptation:
             part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
             gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
             losses = losses + loss.detach()
-        self.optimiser.step(gradients)
-        self._losses.append(losses)
-        if "backbone" in self._trained:
-            self._features = None  # of the weights before this step
+        return losses, gradients
 
     @torch.no_grad()
     def predict(self, query: Tensor) -> Tensor:
@@ -191,7 +201,10 @@ class Adaptation:
         model, masks = self.model, self._masks
         # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
         coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
-        spectrum = None if model.masker is None else model.masker.spectrum(coarse)
+        spectrum = None
+        if model.masker is not None:
+            model.masker.check(coarse)
+            spectrum = model.masker.spectrum(coarse)
         turns = []
         for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
             pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
@@ -325,6 +338,16 @@ class Adam:
             parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
 
 
+def _episodes_held(model: HSNet) -> int:
+    """Episodes that the model's masker and attention hold parameters of: 1 but for results of batches."""
+    held = [1]
+    if model.masker is not None:
+        held.append(len(model.masker.mask_amplitude))
+    if model.attention is not None and model.attention.squeeze.weight.dim() == 3:
+        held.append(len(model.attention.squeeze.weight))
+    return max(held)
+
+
 def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[HSNet, list[Tensor]]:
     """A model with copies of the trained parts, all else shared, and the parameters to tune.
 
@@ -335,8 +358,8 @@ def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[H
     parameters = []
     for part in trained:
         for parameter in getattr(fork, part).requires_grad_(True).parameters():
-            if batch:
-                one = parameter if part == "attention" else parameter[0]  # masks have the dimension
-                parameter.data = one.data.repeat(*batch, *[1] * one.dim())
+            if batch and _episodes_held(model) == 1:
+                one = parameter.data.view(1, *parameter.shape[-3 if part == "masker" else -2 :])
+                parameter.data = one.repeat(*batch, *[1] * (one.dim() - 1))
             parameters.append(parameter)
     return fork, parameters

@@ -103,12 +103,14 @@ class Compute(Section):
         "and computes most else in it. FFT, angle, polar, loss and Adam are always float32",
     )
     compile: bool = Field(
-        False, description="compile the mixing layers and decoder with torch.compile; needs a C++ compiler"
+        False,
+        description="compile the mixing layers and decoder with torch.compile, unless the "
+        "learner is tuned; needs a C++ compiler",
     )
     episodes_at_once: Literal["auto"] | Count = Field(
         "auto",
         description="episodes adapted as one batch; auto: as many as fit into the free memory of the "
-        "GPU, 1 on a processor",
+        "GPU (fewer once they no longer do), 1 on a processor",
     )
     cache_gb: float = Field(
         2.0,

@@ -151,10 +151,12 @@ def precision(name: str, chosen):
     import torch
 
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    tf32 = name == "tf32" and chosen.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
-        with torch.autocast(chosen.type, torch.bfloat16, enabled=name == "bfloat16"):
+        # No cache: it would keep weights as they were at the first step for as long as this lasts.
+        with torch.autocast(chosen.type, torch.bfloat16, enabled=name == "bfloat16", cache_enabled=False):
             yield
     finally:
         torch.backends.cudnn.allow_tf32 = before[0]

@@ -4,7 +4,6 @@ import collections
 import itertools
 import platform
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
@@ -21,8 +20,7 @@ from cdfss.errors import CdfssError
 from cdfss.files import file_hash
 from cdfss.progress import Progress
 
-AHEAD = 16  # episodes whose pictures are read before they are needed
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 64  # episodes
 
 
 def evaluate(
@@ -30,7 +28,7 @@ def evaluate(
     index: Index,
     episodes: pd.DataFrame,
     predictor,
-    at_once: Callable[[], int] = lambda: 1,
+    at_once: "BatchSize | None" = None,
     readers: int = 1,
     device: str = "cpu",
     **origin,
@@ -42,7 +40,7 @@ def evaluate(
         predictor: a function of E query pictures (E, S, S, 3) uint8, their supports
             (E, k, S, S, 3) uint8 and support masks (E, k, S, S) bool that returns masks (E, S, S) of
             0 and 1 and the adaptation losses (E, steps).
-        at_once: asked before every batch for its E.
+        at_once: says how many episodes are handed to the predictor; None for one.
         readers: threads that read pictures while episodes are adapted.
         device, origin: more facts for the file's metadata.
     """
@@ -50,13 +48,31 @@ def evaluate(
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
-    coming = _read_ahead(index, episodes, settings["image_size"], readers)
-    while batch := list(itertools.islice(coming, at_once())):
+    out_of_memory = at_once.out_of_memory if at_once else ()
+
+    def number_at_once():
+        return at_once.number if at_once else 1
+
+    coming = _read_ahead(index, episodes, settings["image_size"], readers, number_at_once)
+    waiting: list = []
+    while True:
+        number = number_at_once()
+        waiting += itertools.islice(coming, max(0, number - len(waiting)))
+        if not waiting:
+            break
+        batch = waiting[:number]
         listed, pictures = zip(*batch)
         queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
         begin = time.perf_counter()
-        predicted, losses = predictor(queries, supports, support_masks)
+        try:
+            predicted, losses = predictor(queries, supports, support_masks)
+        except out_of_memory as error:
+            at_once.too_large(len(batch), error)
+            continue
+        waiting = waiting[number:]
         seconds = (time.perf_counter() - begin) / len(batch)
+        if at_once:
+            at_once.done()
         intersections, unions = metrics.counts(predicted, truths, voids)
         for number, episode in enumerate(listed):
             loss = losses[number]
@@ -94,8 +110,8 @@ def evaluate(
     return rows, masks, facts
 
 
-def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int):
-    """Episodes in order with their pictures, read by other threads while the last ones are adapted.
+def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, ahead):
+    """Episodes in order with their pictures, `ahead()` of them read by other threads before their turn.
 
     Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
     """
@@ -110,10 +126,10 @@ def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int):
         try:
             for episode in episodes.itertuples():
                 waiting.append((episode, reader.submit(read, episode)))
-                if len(waiting) > AHEAD:
+                if len(waiting) > ahead():
                     listed, pictures = waiting.popleft()
                     yield listed, pictures.result()
-            for listed, pictures in waiting:
+            for listed, pictures in waiting:  # the last ones
                 yield listed, pictures.result()
         finally:
             reader.shutdown(cancel_futures=True)
@@ -173,40 +189,59 @@ def one_at_a_time(settings: dict) -> bool:
     )
 
 
-def batch_size(settings: dict, wanted: int | str, device) -> Callable[[], int]:
-    """How many episodes to adapt at once: a function for `evaluate`.
+class BatchSize:
+    """How many episodes to adapt at once.
 
     Args:
+        settings: `Configuration.evaluation_settings`.
         wanted: `compute.episodes_at_once`. "auto" is 1 on a processor, whose cores one episode keeps
             busy; on a GPU the first episode goes alone and tells how much memory each takes.
+        device: the torch device.
     """
-    import torch
 
-    if one_at_a_time(settings) or (wanted == "auto" and device.type != "cuda"):
-        return lambda: 1
-    if wanted != "auto":
-        return lambda: wanted
-    before = torch.cuda.memory_allocated(device)
-    chosen = None
+    def __init__(self, settings: dict, wanted: int | str, device):
+        import torch
 
-    def measured():
-        nonlocal chosen
-        if chosen is None:
-            chosen = 1
+        self.device, self.out_of_memory = device, torch.OutOfMemoryError
+        self.measures = wanted == "auto" and device.type == "cuda" and not one_at_a_time(settings)
+        self.number = 1 if wanted == "auto" or one_at_a_time(settings) else wanted
+        if self.measures:
+            self.before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
-        elif chosen == 1:
-            episode = torch.cuda.max_memory_allocated(device) - before
-            torch.cuda.empty_cache()
-            chosen = that_fit(torch.cuda.mem_get_info(device)[0], episode)
-            print(f"{chosen} episodes at once ({episode / 1e9:.2f} GB each)", flush=True)
-        return chosen
 
-    return measured
+    def done(self) -> None:
+        """A batch is done; the first one decides where memory is measured."""
+        import torch
+
+        if not self.measures:
+            return
+        self.measures = False
+        episode = torch.cuda.max_memory_allocated(self.device) - self.before
+        torch.cuda.empty_cache()
+        self.number = that_fit(torch.cuda.mem_get_info(self.device)[0], episode)
+        print(f"{self.number} episodes at once ({episode / 1e9:.2f} GB each)", flush=True)
+
+    def too_large(self, episodes: int, error: Exception) -> None:
+        """A batch of so many episodes did not fit: halve. Larger masks take more memory.
+
+        Raises:
+            CdfssError: when a single one does not fit.
+        """
+        import torch
+
+        if episodes == 1:
+            raise CdfssError(
+                f"out of memory on {self.device} with a single episode: {error}\nUse a smaller image_size, "
+                "fewer shots, a GPU with more memory, or device: cpu"
+            ) from None
+        self.measures, self.number = False, episodes // 2
+        torch.cuda.empty_cache()
+        print(f"out of memory with {episodes} episodes at once; going on with {self.number}", flush=True)
 
 
 def that_fit(free: int, episode: int) -> int:
-    """Episodes of `episode` bytes that 70 % of `free` bytes hold: 1 to MOST_AT_ONCE."""
-    return max(1, min(MOST_AT_ONCE, int(0.7 * free) // max(episode, 1)))
+    """Episodes of `episode` bytes that half of `free` bytes hold, since masks differ: 1 to MOST_AT_ONCE."""
+    return max(1, min(MOST_AT_ONCE, int(0.5 * free) // max(episode, 1)))
 
 
 def build_model(settings: dict, checkpoint, weights, device):
@@ -258,19 +293,15 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
         origin |= {"threads": torch.get_num_threads(), "precision": settings["precision"]}
         origin["compute"] = compute
         predictor = predict_hsnet(model, settings, chosen)
-        at_once = batch_size(settings, compute["episodes_at_once"], chosen)
         listed = _listed(settings, episodes_path)
         index = load_index(index_path)
-        # On a processor adaptation needs the cores, and reading is a small part of it.
-        readers = torch.get_num_threads() if chosen.type == "cuda" else 1
-        how = {"at_once": at_once, "readers": readers, "device": chosen.type}
-        try:
-            evaluated = evaluate(settings, index, listed, predictor, **how, **origin)
-        except torch.OutOfMemoryError as error:
-            raise CdfssError(
-                f"out of memory on {chosen} with {at_once()} episodes at once: {error}\n"
-                "Set compute.episodes_at_once to a smaller number"
-            ) from None
+        how = {
+            "at_once": BatchSize(settings, compute["episodes_at_once"], chosen),
+            # On a processor adaptation needs the cores, and reading is a small part of it.
+            "readers": torch.get_num_threads() if chosen.type == "cuda" else 1,
+            "device": chosen.type,
+        }
+        evaluated = evaluate(settings, index, listed, predictor, **how, **origin)
         save(*evaluated, rows, predictions)
 
 

@@ -98,11 +98,11 @@ class AmplitudePhaseMasker(nn.Module):
             maps = parts @ _inverse_transform(height, width, amplitude.device)
         return maps.unflatten(-1, (height, width))
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
+    def check(self, maps: Tensor) -> None:
+        """Whether the masks can act on maps (..., C, h, w).
 
         Raises:
-            CdfssError: when the masks are of other sizes.
+            CdfssError: when they are of other sizes.
         """
         expected, there = self.mask_amplitude.shape, (1, *maps.shape)[-4:]
         if there[-2:] != expected[-2:] or any(e not in (1, m) for e, m in zip(expected[:2], there)):
@@ -111,6 +111,14 @@ class AmplitudePhaseMasker(nn.Module):
                 "height and width must be equal and the masks have one channel or as many as the "
                 "maps. Make the masker for the image size that it is used with"
             )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
+
+        Raises:
+            CdfssError: when the masks are of other sizes.
+        """
+        self.check(maps)
         return self.mask(*self.spectrum(maps)).to(maps.dtype)
 
 

@@ -1,6 +1,8 @@
 """What can be known to be wrong before the first job: data that is missing, classes too small."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 from cdfss import devices
@@ -61,8 +63,12 @@ def problems(run: Configuration, here: bool = True) -> list[str]:
             devices.wanted(run.device)
         except CdfssError as error:
             return [str(error)]
-        if run.compute.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-            return ["compute.compile: true needs a C++ compiler (c++, g++ or clang++), and none is found"]
+        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # torch's
+        if run.compute.compile and shutil.which(compiler) is None:
+            return [
+                f"compute.compile: true needs a C++ compiler, and {compiler} is not found; install it, or "
+                "set CXX to another"
+            ]
     lines = missing(run)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]

@@ -278,6 +278,20 @@ def test_other_precisions_agree(variant, name, losses_apart, pixels_apart):
     assert 0.1 < mask.float().mean() < 0.9
 
 
+@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["masker", "attention"]])
+def test_weights_that_move_are_used_in_bfloat16_too(trained):
+    _, supports, masks = episode_of()
+    model = small_hsnet(masker="M", attention=True)
+    rate = 0.1 if "masker" in trained else 1e-3
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        with devices.precision(precision, torch.device("cpu")):
+            losses.append(adapt(model, supports, masks, 6, rate, trained=trained).losses)
+    moved = losses[0][0] - losses[0][-1]
+    assert moved > 0
+    assert losses[1][0] - losses[1][-1] == pytest.approx(moved.item(), rel=0.2)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_layers_agree_and_full_fine_tuning_leaves_them():
     query, supports, masks = episode_of()
@@ -362,5 +376,34 @@ def test_batches_of_full_fine_tuning_or_of_too_few_queries_are_refused():
     with pytest.raises(CdfssError, match="1 queries for 2 episodes"):
         adapt(small_hsnet(64), supports, masks, 0, 0.1).predict(queries[:1])
     alone = adapt(small_hsnet(64, masker="S"), supports[0], masks[0], 1, 0.1).optimiser
+    tuned = adapt(small_hsnet(64, masker="S", attention=True), supports, masks, 0, 0.1).model
+    with pytest.raises(CdfssError, match="tuned to 2 episodes, the supports are of one"):
+        adapt(tuned, supports[0], masks[0], 1, 0.1)
+    with pytest.raises(CdfssError, match="tuned to 2 episodes, the supports are of 3"):
+        adapt(tuned, *batch_of(3, 1, 64)[1:], 1, 0.1)
     with pytest.raises(CdfssError, match="another number of episodes"):
         adapt(small_hsnet(64, masker="S"), supports, masks, 1, 0.1, optimiser=alone)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_batch_goes_on_from_its_own_values(attention):
+    model = small_hsnet(masker="M", attention=attention)
+    _, supports, masks = batch_of(3, 2, 96)
+    whole = adapt(model, supports, masks, 4, 0.1)
+    first = adapt(model, supports, masks, 2, 0.1)
+    second = adapt(first.model, supports, masks, 2, 0.1, optimiser=first.optimiser)
+    assert torch.equal(torch.cat([first.losses, second.losses], 1), whole.losses)
+    assert torch.equal(second.model.masker.mask_phase, whole.model.masker.mask_phase)
+    assert not torch.equal(whole.model.masker.mask_phase[0], whole.model.masker.mask_phase[1])
+
+
+def test_pictures_of_another_size_than_the_masker_are_refused():
+    with pytest.raises(CdfssError, match="Make the masker for the image size"):
+        adapt(small_hsnet(64, masker="S"), *episode_of(1, 96)[1:], 1, 0.1)
+
+
+def test_steps_may_be_asked_for_where_gradients_are_off():
+    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    with torch.no_grad():
+        losses = adapt(model, supports, masks, 2, 0.1).losses
+    assert losses.tolist() == adapt(model, supports, masks, 2, 0.1).losses.tolist()

@@ -106,7 +106,7 @@ def test_a_precision_ends_with_its_block():
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     for name, tf32, dtype in (
         ("float32", False, torch.float32),
-        ("tf32", True, torch.float32),
+        ("tf32", False, torch.float32),  # a processor has none
         ("bfloat16", False, torch.bfloat16),
     ):
         with devices.precision(name, torch.device("cpu")):
@@ -120,8 +120,9 @@ def test_compiling_without_a_compiler_is_refused_before_the_first_job(monkeypatc
     values |= {"name": "x", "variants": {"copy": {"predictor": "copy"}}, "device": "cpu"}
     values |= {"source": {"data": "mine", "validation": {"data": "mine"}}, "compute": {"compile": True}}
     run = configuration.parse(values)
+    monkeypatch.setenv("CXX", "mine++")
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
-    assert "needs a C++ compiler" in preflight.problems(run)[0]
+    assert "needs a C++ compiler, and mine++ is not found" in preflight.problems(run)[0]
     assert "compiler" not in preflight.problems(run, here=False)[0]  # the cluster may have one
     monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert "compiler" not in preflight.problems(run)[0]

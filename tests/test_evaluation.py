@@ -53,9 +53,9 @@ def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     settings = settings_of(variant)
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     predictor = evaluation.predict_hsnet(model, settings, CPU)
-    rows, masks, facts = evaluation.evaluate(
-        settings, data[0], data[1] if listed is None else listed, predictor, lambda: at_once
-    )
+    listed = data[1] if listed is None else listed
+    size = evaluation.BatchSize(settings, at_once, CPU)
+    rows, masks, facts = evaluation.evaluate(settings, data[0], listed, predictor, size)
     return pd.DataFrame(rows).drop(columns="seconds"), masks, facts
 
 
@@ -146,27 +146,50 @@ def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data)
 
 def test_what_cannot_be_batched_is_not():
     for variant, expected in (("cumulative", 1), ("fine_tuning", 1), ("apm_m_acpa", 8)):
-        assert evaluation.batch_size(settings_of(variant), 8, CPU)() == expected
-        assert evaluation.batch_size(settings_of(variant), "auto", CPU)() == 1
+        assert evaluation.BatchSize(settings_of(variant), 8, CPU).number == expected
+        assert evaluation.BatchSize(settings_of(variant), "auto", CPU).number == 1
 
 
-def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch):
+def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
     """The arithmetic alone, on numbers that stand for a GPU's."""
     numbers = {
-        "memory_allocated": 1e9,  # the model
+        "memory_allocated": 10**9,  # the model
         "reset_peak_memory_stats": None,
-        "max_memory_allocated": 3e9,  # with one episode
+        "max_memory_allocated": 3 * 10**9,  # with one episode
         "empty_cache": None,
-        "mem_get_info": (20e9, 24e9),
+        "mem_get_info": (20 * 10**9, 24 * 10**9),
     }
     for name, answer in numbers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, a=answer: a)
-    at_once = evaluation.batch_size(settings_of("apm_m_acpa"), "auto", torch.device("cuda"))
-    assert [at_once() for _ in range(4)] == [1, 7, 7, 7]
+    at_once = evaluation.BatchSize(settings_of("apm_m_acpa"), "auto", torch.device("cuda"))
+    assert at_once.number == 1
+    at_once.done()
+    at_once.done()
+    assert at_once.number == 5
+    assert capsys.readouterr().out == "5 episodes at once (2.00 GB each)\n"
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_no_episode_is_lost(data, capsys):
+    sizes = []
+
+    def predictor(queries, supports, masks):
+        sizes.append(len(queries))
+        if len(queries) > 1:
+            raise torch.OutOfMemoryError("too much")
+        return masks[:, 0].astype(np.uint8), np.zeros((len(queries), 2))
+
+    settings = settings_of("apm_m_acpa")
+    at_once = evaluation.BatchSize(settings, 4, CPU)
+    rows, _, _ = evaluation.evaluate(settings, *data, predictor, at_once)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert [row["query"] for row in rows] == data[1]["query"].tolist()
+    assert "going on with 2" in capsys.readouterr().out
+    with pytest.raises(CdfssError, match="with a single episode"):
+        at_once.too_large(1, torch.OutOfMemoryError("too much"))
 
 
 def test_episodes_that_fit_into_memory():
-    assert evaluation.that_fit(10 * 10**9, 10**9) == 7
+    assert evaluation.that_fit(10 * 10**9, 10**9) == 5
     assert evaluation.that_fit(10**9, 10**9) == 1
     assert evaluation.that_fit(10**12, 10**9) == evaluation.MOST_AT_ONCE
 

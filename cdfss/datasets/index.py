@@ -90,7 +90,7 @@ class Index:
         try:
             image = read_image(self.root / row["image"], size)
             return image, *read_mask(self.root / row["mask"], value, size)
-        except OSError as error:
+        except Exception as error:  # PIL raises many kinds
             raise CdfssError(
                 f"{self.name}: {row['image']} or its mask {row['mask']} in {self.root} cannot be read "
                 f"any more ({error}); it could when the index was made. Restore it, or make the index "

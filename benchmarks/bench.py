@@ -281,7 +281,10 @@ def plot(results: dict, path: Path) -> None:
         axes.plot([results[prefix + names[i]]["shortest_B"] for i, _ in shown], places, "k.", zorder=3)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("time in ResNet-50 forward passes (B); whiskers: range of the repeats; dots: shortest")
+    axes.set_xlabel(
+        "time in ResNet-50 forward passes (B)\nbar: median, whiskers: range of the repeats\n"
+        "dot: shortest time in shortest B"
+    )
     axes.legend()
     figure.savefig(path)
 

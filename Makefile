@@ -21,7 +21,7 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/pytest
 
-# Times of the fast and the plain path, in ResNet-50 passes; a quarter of an hour on 2 cores.
+# Times of the fast and the plain path, in ResNet-50 passes; six to ten minutes on 2 cores.
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 

@@ -84,7 +84,7 @@ class Adaptation:
 
     Raises:
         CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, the model
-            holds other episodes, or learner or backbone are to be trained for a batch.
+            holds other episodes, or learner or backbone are to be trained for several at once.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class Adaptation:
             raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
         self._pairs = support_pairs(k, pairs)
         self._trained = _checked_parts(model, trained)
-        if batch and {"learner", "backbone"} & set(self._trained):
+        self._whole = bool({"learner", "backbone"} & set(self._trained))
+        if batch and batch[0] > 1 and self._whole:
             raise CdfssError("adapt: learner and backbone are tuned for one episode at a time, not a batch")
         held = _episodes_held(model)
         if held > 1 and batch != [held]:
@@ -146,8 +147,8 @@ class Adaptation:
                 "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
             )
         if self._turns is None:
-            whole = {"learner", "backbone"} & set(self._trained)
-            self._turns = self._turns_of_whole_model() if whole else self._turns_of_coarse_maps()
+            make = self._turns_of_whole_model if self._whole else self._turns_of_coarse_maps
+            self._turns = make()
         losses, gradients = self._losses_and_gradients()
         self.optimiser.step(gradients)
         self._losses.append(losses)
@@ -201,10 +202,7 @@ class Adaptation:
         model, masks = self.model, self._masks
         # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
         coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
-        spectrum = None
-        if model.masker is not None:
-            model.masker.check(coarse)
-            spectrum = model.masker.spectrum(coarse)
+        spectrum = None if model.masker is None else model.masker.spectrum(coarse)
         turns = []
         for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
             pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
@@ -358,7 +356,7 @@ def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[H
     parameters = []
     for part in trained:
         for parameter in getattr(fork, part).requires_grad_(True).parameters():
-            if batch and _episodes_held(model) == 1:
+            if batch and part in ("masker", "attention") and _episodes_held(model) == 1:
                 one = parameter.data.view(1, *parameter.shape[-3 if part == "masker" else -2 :])
                 parameter.data = one.repeat(*batch, *[1] * (one.dim() - 1))
             parameters.append(parameter)

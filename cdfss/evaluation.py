@@ -23,12 +23,25 @@ from cdfss.progress import Progress
 MOST_AT_ONCE = 64  # episodes
 
 
+class OneByOne:
+    """Episodes are handed to a predictor one by one, whatever happens."""
+
+    number = 1
+    out_of_memory: tuple | type = ()  # errors of a batch that was too large
+
+    def done(self) -> None:
+        """A batch is done."""
+
+
+ONE_BY_ONE = OneByOne()
+
+
 def evaluate(
     settings: dict,
     index: Index,
     episodes: pd.DataFrame,
     predictor,
-    at_once: "BatchSize | None" = None,
+    at_once: "OneByOne" = ONE_BY_ONE,
     readers: int = 1,
     device: str = "cpu",
     **origin,
@@ -40,7 +53,7 @@ def evaluate(
         predictor: a function of E query pictures (E, S, S, 3) uint8, their supports
             (E, k, S, S, 3) uint8 and support masks (E, k, S, S) bool that returns masks (E, S, S) of
             0 and 1 and the adaptation losses (E, steps).
-        at_once: says how many episodes are handed to the predictor; None for one.
+        at_once: says how many episodes are handed to the predictor.
         readers: threads that read pictures while episodes are adapted.
         device, origin: more facts for the file's metadata.
     """
@@ -48,31 +61,24 @@ def evaluate(
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
-    out_of_memory = at_once.out_of_memory if at_once else ()
-
-    def number_at_once():
-        return at_once.number if at_once else 1
-
-    coming = _read_ahead(index, episodes, settings["image_size"], readers, number_at_once)
+    coming = _read_ahead(index, episodes, settings["image_size"], readers, at_once)
     waiting: list = []
     while True:
-        number = number_at_once()
-        waiting += itertools.islice(coming, max(0, number - len(waiting)))
+        waiting += itertools.islice(coming, max(0, at_once.number - len(waiting)))
         if not waiting:
             break
-        batch = waiting[:number]
+        batch = waiting[: at_once.number]
         listed, pictures = zip(*batch)
         queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
         begin = time.perf_counter()
         try:
             predicted, losses = predictor(queries, supports, support_masks)
-        except out_of_memory as error:
+        except at_once.out_of_memory as error:
             at_once.too_large(len(batch), error)
             continue
-        waiting = waiting[number:]
+        waiting = waiting[len(batch) :]
         seconds = (time.perf_counter() - begin) / len(batch)
-        if at_once:
-            at_once.done()
+        at_once.done()
         intersections, unions = metrics.counts(predicted, truths, voids)
         for number, episode in enumerate(listed):
             loss = losses[number]
@@ -110,8 +116,8 @@ def evaluate(
     return rows, masks, facts
 
 
-def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, ahead):
-    """Episodes in order with their pictures, `ahead()` of them read by other threads before their turn.
+def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne):
+    """Episodes in order with their pictures, a batch of them read by other threads before its turn.
 
     Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
     """
@@ -126,7 +132,7 @@ def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, a
         try:
             for episode in episodes.itertuples():
                 waiting.append((episode, reader.submit(read, episode)))
-                if len(waiting) > ahead():
+                if len(waiting) > at_once.number:
                     listed, pictures = waiting.popleft()
                     yield listed, pictures.result()
             for listed, pictures in waiting:  # the last ones
@@ -165,31 +171,20 @@ def predict_hsnet(model, settings: dict, device):
 
     def predict(queries, supports, masks):
         nonlocal start, optimiser
-        episodes, k = masks.shape[:2]
         images = normalise(torch.from_numpy(supports).to(device).flatten(0, 1), facts)
+        images = images.unflatten(0, masks.shape[:2])
         labels = torch.from_numpy(masks).to(device).float()
-        if one_at_a_time(settings):
-            labels = labels[0]
-        else:
-            images = images.unflatten(0, (episodes, k))
         adapted = adapt(start, images, labels, steps, rate, **how, optimiser=optimiser)
         if settings.get("reset") == "never":
             start, optimiser = adapted.model, adapted.optimiser
         queries = normalise(torch.from_numpy(queries).to(device), facts)
         predicted = adapted.predict(queries).cpu().numpy().astype(np.uint8)
-        return predicted, adapted.losses.reshape(episodes, -1).numpy()
+        return predicted, adapted.losses.numpy()
 
     return predict
 
 
-def one_at_a_time(settings: dict) -> bool:
-    """Whether episodes cannot be a batch: each goes on from the last, or more than the modules is tuned."""
-    return settings.get("reset") == "never" or bool(
-        {"learner", "backbone"} & set(settings.get("trained", []))
-    )
-
-
-class BatchSize:
+class BatchSize(OneByOne):
     """How many episodes to adapt at once.
 
     Args:
@@ -203,8 +198,12 @@ class BatchSize:
         import torch
 
         self.device, self.out_of_memory = device, torch.OutOfMemoryError
-        self.measures = wanted == "auto" and device.type == "cuda" and not one_at_a_time(settings)
-        self.number = 1 if wanted == "auto" or one_at_a_time(settings) else wanted
+        # Each goes on from the last, or more than the modules is tuned.
+        alone = settings.get("reset") == "never" or {"learner", "backbone"} & set(
+            settings.get("trained", [])
+        )
+        self.measures = wanted == "auto" and device.type == "cuda" and not alone
+        self.number = 1 if wanted == "auto" or alone else wanted
         if self.measures:
             self.before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)

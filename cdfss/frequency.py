@@ -73,9 +73,19 @@ class AmplitudePhaseMasker(nn.Module):
         """Copies of the amplitude and phase mask in the published layout; undoes `from_published`."""
         return _roll_channels(self.mask_amplitude, 1), _roll_channels(self.mask_phase, 1)
 
-    @staticmethod
-    def spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Amplitude and phase of real maps (..., C, h, w), in their shape, float32, not centred."""
+    def spectrum(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitude and phase of real maps (..., C, h, w), in their shape, float32, not centred.
+
+        Raises:
+            CdfssError: when the masks are of other sizes.
+        """
+        expected, there = self.mask_amplitude.shape, (1, *maps.shape)[-4:]
+        if there[-2:] != expected[-2:] or any(e not in (1, m) for e, m in zip(expected[:2], there)):
+            raise CdfssError(
+                f"AmplitudePhaseMasker: maps are {list(maps.shape)}, the masks {list(expected)}; "
+                "height and width must be equal and the masks have one channel or as many as the "
+                "maps. Make the masker for the image size that it is used with"
+            )
         spectrum = torch.fft.fft2(maps.float())
         return spectrum.abs(), spectrum.angle()
 
@@ -98,27 +108,12 @@ class AmplitudePhaseMasker(nn.Module):
             maps = parts @ _inverse_transform(height, width, amplitude.device)
         return maps.unflatten(-1, (height, width))
 
-    def check(self, maps: Tensor) -> None:
-        """Whether the masks can act on maps (..., C, h, w).
-
-        Raises:
-            CdfssError: when they are of other sizes.
-        """
-        expected, there = self.mask_amplitude.shape, (1, *maps.shape)[-4:]
-        if there[-2:] != expected[-2:] or any(e not in (1, m) for e, m in zip(expected[:2], there)):
-            raise CdfssError(
-                f"AmplitudePhaseMasker: maps are {list(maps.shape)}, the masks {list(expected)}; "
-                "height and width must be equal and the masks have one channel or as many as the "
-                "maps. Make the masker for the image size that it is used with"
-            )
-
     def forward(self, maps: Tensor) -> Tensor:
         """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
 
         Raises:
-            CdfssError: when the masks are of other sizes.
+            CdfssError: as `spectrum`.
         """
-        self.check(maps)
         return self.mask(*self.spectrum(maps)).to(maps.dtype)
 
 

@@ -162,8 +162,8 @@ def train(
     validation_pairs = np.array([[e.query_row, e.support_rows[0]] for e in episodes.itertuples()])
     size = settings["image_size"]
     batches = Batches(model, source, rows.index, size, cache, workers)
-    left = cache - batches.needed if batches.kept is not None else cache
-    validation_batches = Batches(model, validation, validation_pairs.ravel(), size, left, workers)
+    cache -= batches.needed if batches.kept is not None else 0
+    validation_batches = Batches(model, validation, validation_pairs.ravel(), size, cache, workers)
     steps = -(-len(rows) // settings["batch_size"])
     progress = Progress("source training, batches", settings["epochs"] * steps)
     progress.skip(state.epoch * steps + state.step)

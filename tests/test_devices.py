@@ -10,11 +10,11 @@ import torch
 from cdfss import CdfssError, configuration, devices, preflight
 
 
-def hold(names, folder, log, seconds):
-    """Take a slot, write down when it was held; runs in its own process."""
+def hold(names, folder, log, together):
+    """Hold a slot until `together` says so, write down when it was held; runs in its own process."""
     with devices.slot(names, folder, patience=0.01) as position:
         begin = time.monotonic()
-        time.sleep(seconds)
+        together.wait()
         with log.open("a") as file:
             file.write(f"{position} {begin} {time.monotonic()}\n")
 
@@ -23,14 +23,17 @@ def test_many_processes_never_share_a_device(tmp_path):
     context = multiprocessing.get_context("spawn")
     log = tmp_path / "log"
     names = ["0", "1", "GPU-aa/bb"]
-    jobs = [context.Process(target=hold, args=(names, tmp_path, log, 0.2)) for _ in range(12)]
+    # Nobody gives a device back before three are held: however slowly the processes start, three
+    # are in use at once, and a fourth would be seen to share one.
+    three = context.Barrier(3, timeout=120)
+    jobs = [context.Process(target=hold, args=(names, tmp_path, log, three)) for _ in range(6)]
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(60)
+        job.join(240)
         assert job.exitcode == 0
     held = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
-    assert len(held) == 12
+    assert len(held) == 6
     assert {int(position) for position, *_ in held} == {0, 1, 2}
     for position in (0, 1, 2):
         times = sorted(times for p, *times in held if p == position)
@@ -40,18 +43,20 @@ def test_many_processes_never_share_a_device(tmp_path):
 
 def test_a_killed_holder_gives_its_device_back(tmp_path):
     context = multiprocessing.get_context("spawn")
-    holder = context.Process(target=hold, args=(["0"], tmp_path, tmp_path / "log", 600))
+    met = context.Barrier(2, timeout=120)
+    holder = context.Process(target=hold_for_ever, args=(tmp_path, met))
     holder.start()
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("*.lock")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    met.wait()
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    begin = time.monotonic()
     with devices.slot(["0"], tmp_path, patience=0.01) as position:
         assert position == 0
-    assert time.monotonic() - begin < 5
+
+
+def hold_for_ever(folder, met):
+    with devices.slot(["0"], folder, patience=0.01):
+        met.wait()
+        time.sleep(3600)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -25,13 +24,20 @@ SETTINGS = {
     "validation": {"split": "trn", "episodes": 4},
 }
 
-# A training in a process of its own, which saves its state after every batch.
+# A training in a process of its own, which saves its state after every batch, three an epoch, and
+# kills itself within the batch after `last`.
 SCRIPT = """
-import json, sys, torch
+import json, os, signal, sys, threading, torch
 from cdfss import training
 torch.set_num_threads(1)
 training.SAVE_EVERY = 0
-settings, folder = json.loads(sys.argv[1]), sys.argv[2]
+settings, folder, last = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+save = training._State.save
+def save_and_die(state):
+    save(state)
+    if 3 * state.epoch + state.step == last:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
+training._State.save = save_and_die
 index = folder + "/index.parquet"
 training.run(settings, index, index, None, folder + "/c.safetensors", folder + "/c.json",
              folder + "/history.parquet", folder + "/state",
@@ -61,45 +67,28 @@ def source(tmp_path_factory):
     return root
 
 
-def start(folder, source):
+def train(folder, source, last=-1):
+    """Output and exit status of a training that is killed after `last` batches."""
     folder.mkdir(exist_ok=True)
     if not (folder / "index.parquet").exists():
         (folder / "index.parquet").write_bytes((source / "index.parquet").read_bytes())
-    arguments = [sys.executable, "-c", SCRIPT, json.dumps(SETTINGS), str(folder)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def steps_saved(folder):
-    """Batches done according to the state on disk, 0 without one."""
-    found = list(folder.glob("state/*/state.pt"))
-    if not found:
-        return 0
-    state = torch.load(found[0], weights_only=True)
-    return 3 * state["epoch"] + state["step"]
-
-
-def kill_after(folder, source, batches):
-    process = start(folder, source)
-    deadline = time.monotonic() + 120
-    while steps_saved(folder) < batches:
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (folder / "c.safetensors").exists()
+    arguments = [sys.executable, "-c", SCRIPT, json.dumps(SETTINGS), str(folder), str(last)]
+    process = subprocess.run(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+    )
+    return process.stdout, process.returncode
 
 
 def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process = start(whole, source)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    kill_after(broken, source, 2)
-    kill_after(broken, source, 5)
-    process = start(broken, source)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    output, status = train(whole, source)
+    assert status == 0, output
+    for last in (2, 5):
+        output, status = train(broken, source, last)
+        assert status == -signal.SIGKILL, output
+        assert not (broken / "c.safetensors").exists()
+    output, status = train(broken, source)
+    assert status == 0, output
     assert "resuming source training" in output
     assert (whole / "c.safetensors").read_bytes() == (broken / "c.safetensors").read_bytes()
     first, second = (

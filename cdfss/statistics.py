@@ -1,0 +1,186 @@
+"""Bootstrap intervals over episodes, paired differences, spread over seeds (no torch).
+
+Episodes are drawn again, RESAMPLES times. The draws depend on domain and queries alone. Variants
+are evaluated on the same list, so a draw takes the same episodes of every variant, and the interval
+of a difference is a paired one.
+"""
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from cdfss import metrics, results
+from cdfss.errors import CdfssError
+
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+def draws(class_id, *key) -> np.ndarray:
+    """Weight of each of N episodes in each of RESAMPLES resamples: (RESAMPLES, N) float64.
+
+    Of a class of n episodes n - 1 are drawn, and their weights add up to n: with n draws intervals
+    would be too narrow by the square root of (n - 1) / n, which is much for small classes (Rao and
+    Wu 1988, resampling inference with complex survey data). Classes of a single episode are drawn
+    from each other in the same way. A list of one episode gives nan: nothing is known of its chance.
+
+    Args:
+        class_id: (N,).
+        key: numbers and strings that say which list it is; the same key, the same draws.
+    """
+    class_id = np.asarray(class_id)
+    seeds = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
+    generator = np.random.default_rng([0, *seeds])
+    _, place, sizes = np.unique(class_id, return_inverse=True, return_counts=True)
+    stratum = np.where(sizes[place] == 1, -1, place)
+    weights = np.full((RESAMPLES, len(class_id)), np.nan if len(class_id) == 1 else 1.0)
+    for one in np.unique(stratum):
+        (members,) = np.nonzero(stratum == one)
+        size = len(members)
+        if size > 1:
+            drawn = generator.multinomial(size - 1, np.full(size, 1 / size), RESAMPLES)
+            weights[:, members] = drawn * (size / (size - 1))
+    return weights
+
+
+def draws_of(rows: pd.DataFrame) -> np.ndarray:
+    """`draws` of a list of episodes: the same for every variant, and for lists of the same queries."""
+    return draws(rows["class_id"], rows["domain"].iloc[0], "\n".join(rows["query"]))
+
+
+def resampled_miou(intersection, union, class_id, weights) -> np.ndarray:
+    """mIoU in 0..1 of every resample, (RESAMPLES,): mean over classes of IoU from weighted sums.
+
+    Args:
+        intersection, union: of the foreground, (N,), pixels.
+        weights: `draws` of these episodes. A class whose only episode has the weight 2 counts twice.
+    """
+    class_id = np.asarray(class_id)
+    both = np.stack([intersection, union], 1).astype(np.float64)
+    classes, total = np.unique(class_id), 0.0
+    for one in classes:
+        (members,) = np.nonzero(class_id == one)
+        sums = weights[:, members] @ both[members]
+        counts = weights[:, members].mean(1)  # 1 for a class of several episodes
+        total = total + counts * sums[:, 0] / np.maximum(sums[:, 1], 1)
+    return total / len(classes)
+
+
+def resampled_mean(values, weights) -> np.ndarray:
+    """Mean of a measurement over the episodes of every resample: (N,) or (N, n) -> (RESAMPLES[, n])."""
+    return weights @ np.asarray(values, np.float64) / weights.shape[1]
+
+
+def interval(resampled) -> tuple[float, float]:
+    """Ends of the 95 % percentile interval."""
+    low, high = np.percentile(resampled, INTERVAL)
+    return float(low), float(high)
+
+
+class Sample:
+    """A number, and the same number of every resample: what intervals are made of.
+
+    Differences and means of samples go resample by resample, so they are paired.
+
+    Attributes:
+        value: float.
+        resampled: (RESAMPLES,).
+    """
+
+    def __init__(self, value: float, resampled: np.ndarray):
+        self.value, self.resampled = float(value), resampled
+
+    def __sub__(self, other: "Sample") -> "Sample":
+        return Sample(self.value - other.value, self.resampled - other.resampled)
+
+    @classmethod
+    def mean(cls, samples: Iterable["Sample"]) -> "Sample":
+        samples = list(samples)
+        values = [sample.value for sample in samples]
+        return cls(np.mean(values), np.mean([sample.resampled for sample in samples], axis=0))
+
+    def columns(self, name: str) -> dict[str, float]:
+        """`name`, `name_low` and `name_high`: the value and its 95 % interval."""
+        low, high = interval(self.resampled)
+        return {name: self.value, f"{name}_low": low, f"{name}_high": high}
+
+
+UNKNOWN = Sample(np.nan, np.full(RESAMPLES, np.nan))
+
+
+def one_list(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one (domain, variant, shot, seed) in the list's order.
+
+    Raises:
+        CdfssError: when an episode is there twice, which would count it twice.
+    """
+    twice = rows[rows.duplicated("episode")]
+    if len(twice):
+        first = twice.iloc[0]
+        raise CdfssError(
+            f"rows: episode {first.episode} of {first.domain}, {first.variant}, {first.shot}-shot is "
+            "there twice; pass the rows of one run only"
+        )
+    return rows.sort_values("episode")
+
+
+def same_episodes(lists: dict[str, pd.DataFrame], where: str) -> None:
+    """Refuse lists of different episodes: their differences would not be paired.
+
+    Raises:
+        CdfssError: names both variants.
+    """
+    names = list(lists)
+    for name in names[1:]:
+        first, other = (
+            lists[n][["episode", "class_id", "query"]].to_numpy().tolist() for n in (names[0], name)
+        )
+        if first != other:
+            raise CdfssError(
+                f"rows: {names[0]} and {name} were evaluated on different episodes of {where}; "
+                "evaluate both on one list"
+            )
+
+
+def miou_samples(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Sample]:
+    """mIoU in percent by (variant, domain, shot, seed).
+
+    Raises:
+        CdfssError: when an episode is there twice, or variants have different episodes.
+    """
+    samples = {}
+    for (domain, shot, seed), group in rows.groupby(["domain", "shot", "seed"], sort=False):
+        lists = {name: one_list(part) for name, part in group.groupby("variant", sort=False)}
+        same_episodes(lists, f"{domain}, {shot}-shot, seed {seed}")
+        first = next(iter(lists.values()))
+        class_id, weights = first["class_id"].to_numpy(), draws_of(first)
+        for variant, part in lists.items():
+            intersection, union = results.counts(part)
+            value = metrics.mean_iou(intersection, union, class_id)
+            resampled = resampled_miou(intersection[:, 1], union[:, 1], class_id, weights)
+            samples[variant, domain, shot, seed] = Sample(100 * value, 100 * resampled)
+    return samples
+
+
+def list_miou_samples(rows: pd.DataFrame, within: str = "variant") -> dict[tuple[str, str], Sample]:
+    """mIoU in percent by (`within`, domain), as `miou_samples`, of one list a domain."""
+    samples = miou_samples(rows.assign(variant=rows[within]))
+    return {(name, domain): sample for (name, domain, _, _), sample in samples.items()}
+
+
+def mean_samples(rows: pd.DataFrame, column: str, within: str = "variant") -> dict[tuple[str, str], Sample]:
+    """Mean of a measurement by (`within`, domain) over the episodes of one list a domain.
+
+    Raises:
+        CdfssError: as `miou_samples`.
+    """
+    samples = {}
+    for domain, group in rows.groupby("domain", sort=False):
+        lists = {name: one_list(part) for name, part in group.groupby(within, sort=False)}
+        same_episodes(lists, domain)
+        weights = draws_of(next(iter(lists.values())))
+        for name, part in lists.items():
+            samples[name, domain] = Sample(part[column].mean(), resampled_mean(part[column], weights))
+    return samples

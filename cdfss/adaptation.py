@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cdfss.analyses import gaussian_information
 from cdfss.errors import CdfssError
 from cdfss.hsnet import COARSE, FINE, MIDDLE, HSNet, resize_logits
 from cdfss.hypercorrelation import SupportPlane
@@ -26,6 +27,7 @@ def adapt(
     *,
     trained: Sequence[str] | None = None,
     pairs: str = "self",
+    mutual_information: float = 0.0,
     optimiser: "Adam | None" = None,
 ) -> "Adaptation":
     """Tune a model, from its present values, on the supports alone: an `Adaptation` after some steps.
@@ -46,6 +48,7 @@ def adapt(
         learning_rate,
         trained=trained,
         pairs=pairs,
+        mutual_information=mutual_information,
         optimiser=optimiser,
     )
     for _ in range(steps):
@@ -57,9 +60,10 @@ class Adaptation:
     """A model that is tuned, step by step, to the k labelled supports of an episode, or of each of E.
 
     A step is Adam's on the cross-entropy at image size between a support's mask and its prediction
-    from another labelled support (or from itself), averaged over the pairs and their pixels. While
-    backbone and learner are frozen only the stride-32 maps change between steps, so everything
-    else (backbone, the two finer encodings, spectra) is computed once.
+    from another labelled support (or from itself), averaged over the pairs and their pixels, to
+    which the mutual information of the channels may be added. While backbone and learner are frozen
+    only the stride-32 maps change between steps, so everything else (backbone, the two finer
+    encodings, spectra) is computed once.
 
     Episodes of a batch do not know of each other: each has masks, ACPA weights and moments of its
     own, and the numbers are those of one by one, up to rounding.
@@ -74,6 +78,8 @@ class Adaptation:
         pairs: "self", every support is its own query (k pairs, the paper's way), or
             "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
             self-pair for k = 1).
+        mutual_information: weight that `analyses.gaussian_information` of the query's last
+            stride-32 map, after APM, has in the loss beside the cross-entropy (paper table 5).
         optimiser: `optimiser` of an adaptation of the same parts, to go on with its moments; None
             starts anew.
 
@@ -96,6 +102,7 @@ class Adaptation:
         *,
         trained: Sequence[str] | None = None,
         pairs: str = "self",
+        mutual_information: float = 0.0,
         optimiser: "Adam | None" = None,
     ):
         *batch, k, _, height, width = support_images.shape if support_images.dim() in (4, 5) else [0] * 4
@@ -107,7 +114,11 @@ class Adaptation:
             )
         if not ((support_masks == 0) | (support_masks == 1)).all():
             raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
-        self._pairs = support_pairs(k, pairs)
+        if not mutual_information >= 0:
+            raise CdfssError(
+                f"adapt: mutual_information={mutual_information}; expected a weight of 0 or more"
+            )
+        self._pairs, self._information = support_pairs(k, pairs), mutual_information
         self._trained = _checked_parts(model, trained)
         self._whole = bool({"learner", "backbone"} & set(self._trained))
         if batch and batch[0] > 1 and self._whole:
@@ -128,7 +139,7 @@ class Adaptation:
 
     @property
     def losses(self) -> Tensor:
-        """Cross-entropy before each step, (steps,), or (E, steps) for a batch."""
+        """Loss before each step, (steps,), or (E, steps) for a batch."""
         if not self._losses:
             losses = torch.zeros(self._masks.shape[1], 0)
         else:
@@ -160,8 +171,11 @@ class Adaptation:
         """Mean loss (E,) of each episode's pairs, and its gradients."""
         losses, gradients = 0.0, None
         for turn in self._turns:
-            logits = resize_logits(turn.logits(), turn.target.shape[-2:])
+            logits, maps = turn.forward()
+            logits = resize_logits(logits, turn.target.shape[-2:])
             loss = F.cross_entropy(logits, turn.target, reduction="none").mean((1, 2))
+            if self._information:
+                loss = loss + self._information * gaussian_information(maps)
             loss = loss.view(-1, self._masks.shape[1]).sum(0) / len(self._pairs)  # (E,)
             # Not backward(): it would also fill gradients of parts that are shared and frozen. The
             # gradient of the sum is each episode's own, since none depends on another's parameters.
@@ -210,12 +224,12 @@ class Adaptation:
             fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
             plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
 
-            def logits(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
+            def forward(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
                 maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
                 encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane)
-                return model.learner.mix(fine, middle, encoded)
+                return model.learner.mix(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
 
-            turns.append(_Turn(logits, masks[queries].flatten(0, 1).long()))
+            turns.append(_Turn(forward, masks[queries].flatten(0, 1).long()))
         return turns
 
     def _encode(self, level: int, query: int, support: int) -> Tensor:
@@ -238,19 +252,26 @@ class Adaptation:
                 return model.backbone(images[number : number + 1])
             return [[m[number : number + 1] for m in maps] for maps in features]
 
-        def logits(query, support):
+        def forward(query, support):
             maps = pyramid(query)
             others = maps if support == query else pyramid(support)
-            return model.segment(maps, others, self._masks[support])
+            logits = model.segment(maps, others, self._masks[support])
+            return logits, model.filtered(maps[COARSE][-1:])[0] if self._information else None
 
-        return [_Turn(lambda q=q, s=s: logits(q, s), self._masks[q].long()) for q, s in self._pairs]
+        return [_Turn(lambda q=q, s=s: forward(q, s), self._masks[q].long()) for q, s in self._pairs]
 
 
 @dataclass
 class _Turn:
-    """Some of the pairs: how to get their logits (n * E, 2, s, s), and the masks (n * E, S, S) to hit."""
+    """Some of the pairs, n of each of E episodes.
 
-    logits: Callable[[], Tensor]
+    Attributes:
+        forward: gives their logits (n * E, 2, s, s) and their queries' last stride-32 maps after
+            APM (n * E, C, h, w), which may be None where the loss does not need them.
+        target: the masks (n * E, S, S) to hit.
+    """
+
+    forward: Callable[[], tuple[Tensor, Tensor | None]]
     target: Tensor
 
 

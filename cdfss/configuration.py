@@ -172,10 +172,22 @@ class Variant(Section):
         "list (one job a list, whatever `shards` says)",
     )
 
+    mutual_information: float = Field(
+        0.0,
+        ge=0,
+        description="weight in the loss of the channels' mutual information, as if they were normal "
+        "(paper table 5)",
+    )
+    main: bool = Field(
+        True,
+        description="show it in table 1, the episode pictures and the figures of features; false "
+        "leaves it to the tables and figures that are about such variants (the baseline is always shown)",
+    )
+
     @model_validator(mode="after")
     def _consistent(self):
         if self.predictor != "hsnet":
-            useless = self.model_fields_set - {"title", "predictor"}
+            useless = self.model_fields_set - {"title", "predictor", "main"}
             if useless:
                 raise ValueError(
                     f"predictor {self.predictor!r} has no model for {', '.join(sorted(useless))}"
@@ -185,6 +197,10 @@ class Variant(Section):
         for part, there in (("masker", self.masker), ("attention", self.attention)):
             if part in (self.trained or []) and not there:
                 raise ValueError(f"trained names {part!r}, which the variant does not have")
+        if self.mutual_information and not {"masker", "backbone"} & set(self.tuned_parts):
+            raise ValueError(
+                "mutual_information changes nothing where neither masker nor backbone is tuned"
+            )
         if self.steps and not self.tuned_parts:
             raise ValueError(
                 f"steps is {self.steps}, but there is nothing to tune: neither masker nor attention, "
@@ -200,13 +216,31 @@ class Variant(Section):
         return ["masker"] * (self.masker is not None) + ["attention"] * self.attention
 
 
+class Analysis(Section):
+    """What is measured in features, beside the evaluation, on the first of `shots` and of `seeds`."""
+
+    episodes: Count = Field(
+        60, description="of each domain's list, as many of each class as can be; all if it is shorter"
+    )
+    radius: float = Field(
+        0.1,
+        ge=0,
+        description="of the low frequencies in the filtering of pictures, as a share of the highest "
+        "one along an axis; the paper states none",
+    )
+    fill: Literal["zero", "mean"] = Field(
+        "zero",
+        description="what amplitudes that are filtered out become: 0, or their mean; phases become 0",
+    )
+
+
 class Configuration(Section):
     """A run: what is trained, adapted, evaluated and tabulated."""
 
     name: Name = Field(description="folder of this run's intermediate results, results/<name>")
     title: str = Field("", description="printed in the heading of every table")
     published: bool = Field(
-        False, description="show the paper's value and the difference beside ours in table 1"
+        False, description="show values of the paper, and of others, beside ours in the tables"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one; cuda refuses to start without"
@@ -224,7 +258,8 @@ class Configuration(Section):
     source: Source = Source()
     domains: dict[Name, Domain] = Field(min_length=1, description="target domains, in table order")
     adaptation: Adaptation = Adaptation()
-    variants: dict[Name, Variant] = Field(min_length=1, description="rows of table 1, in order")
+    analysis: Analysis = Analysis()
+    variants: dict[Name, Variant] = Field(min_length=1, description="rows of the tables, in order")
 
     @field_validator("seeds", "shots")
     @classmethod
@@ -239,6 +274,18 @@ class Configuration(Section):
         _known("source.validation.data", self.source.validation.data, self.data, "data")
         for domain in self.domains:
             _known(f"domains.{domain}", domain, self.data, "data")
+            if domain == "average":
+                raise ValueError(
+                    "domains.average: tables use this name for the mean over domains; rename it"
+                )
+        titles: dict[str, str] = {}
+        for name, variant in self.variants.items():
+            other = titles.setdefault(variant.title or name, name)
+            if other != name:
+                raise ValueError(
+                    f"variants.{name}.title is {variant.title or name!r}, as that of {other}; tables and "
+                    "figures could not tell them apart"
+                )
         rates = {"adaptation": self.adaptation.learning_rate}
         rates |= {f"variants.{name}": v.learning_rate for name, v in self.variants.items()}
         for place, rate in rates.items():
@@ -295,7 +342,21 @@ class Configuration(Section):
             rate = rate[domain] if isinstance(rate, dict) else rate
             settings |= {"learning_rate": rate, "trained": entry.tuned_parts}
             settings |= {"pairs": entry.pairs, "reset": entry.reset}
+            if entry.mutual_information:
+                settings |= {"mutual_information": entry.mutual_information}
         return settings
+
+    def analysis_settings(self, domain: str, variant: str) -> dict:
+        """What the measurements of a variant's features depend on."""
+        settings = self.evaluation_settings(domain, variant, self.shots[0], self.seeds[0])
+        return settings | {"episodes": self.analysis.episodes}
+
+    def filtering_settings(self, domain: str) -> dict:
+        """What the evaluation of the source model on filtered pictures depends on."""
+        settings = {"domain": domain, "shot": self.shots[0], "seed": self.seeds[0]}
+        settings |= {"backbone": self.backbone, "masker": None, "attention": False, "hidden": 1}
+        settings |= {"steps": 0, "learning_rate": None, **self._numbers()}
+        return settings | self.analysis.model_dump()
 
     def _numbers(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "precision": self.compute.precision}
@@ -308,15 +369,110 @@ class Configuration(Section):
         """Jobs that an episode list of a variant is split into; order matters without reset."""
         return 1 if self.variants[variant].reset == "never" else self.shards
 
+    @cached_property
+    def analysed(self) -> list[str]:
+        """Variants whose features are measured: main ones with a model, each episode anew."""
+        models = [name for name in self.shown["main"] if name in self.models]
+        return [name for name in models if self.variants[name].reset == "episode"]
+
+    def kind_of(self, variant: str) -> str:
+        """What a variant is, for the tables that are about one kind: an entry of KINDS."""
+        entry = self.variants[variant]
+        if entry.predictor != "hsnet":
+            return "trivial"
+        settings = self.evaluation_settings(next(iter(self.domains)), variant, 1, 0)
+        if not settings["steps"]:
+            return "inserted" if entry.masker or entry.attention else "baseline"
+        if entry.mutual_information:
+            return "information"
+        if {"learner", "backbone"} & set(entry.tuned_parts):
+            return "fine_tuning"
+        if entry.reset == "never":
+            return "cumulative"
+        return "modules" if entry.masker else "attention"
+
+    @cached_property
+    def rate_families(self) -> list[list[str]]:
+        """Variants that differ in nothing but learning rate, in groups of two or more."""
+        families: dict[str, list[str]] = {}
+        for name in self.variants:
+            settings = self.evaluation_settings(next(iter(self.domains)), name, 1, 0)
+            if settings.get("learning_rate"):
+                same = {k: v for k, v in settings.items() if k not in ("variant", "learning_rate")}
+                families.setdefault(digest(same), []).append(name)
+        return [members for members in families.values() if len(members) > 1]
+
+    @cached_property
+    def shown(self) -> dict[str, list[str]]:
+        """Names of the variants that tables and figures show, by what those are about.
+
+        The baseline is in every list, since others are compared with it.
+        """
+        kinds = {name: self.kind_of(name) for name in self.variants}
+        in_sweep = {name for members in self.rate_families for name in members}
+        aside = {
+            name
+            for members in self.rate_families
+            if any(self.variants[other].main for other in members)
+            for name in members
+            if not self.variants[name].main
+        }
+        main = [name for name, v in self.variants.items() if v.main or name == self.baseline]
+        inserted = ("trivial", "baseline", "inserted", "attention", "modules", "cumulative")
+        tuned = [name for name in main if kinds[name] == "modules"]
+
+        def of(*wanted):
+            return [name for kind in wanted for name in kinds if kinds[name] == kind and name not in aside]
+
+        return {
+            "main": main,
+            "insertion": of(*inserted),
+            "alternatives": of("baseline", "fine_tuning", "information") + tuned,
+            "cost": [name for name in kinds if name not in aside],
+            "rates": [name for name in kinds if name in in_sweep or name == self.baseline],
+        }
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The variant that others are compared with: the first that is the source model as it is."""
+        as_it_is = [name for name in self.variants if self.kind_of(name) == "baseline"]
+        untuned = [name for name in as_it_is if not self.variants[name].tuned_parts]
+        return next(iter(untuned + as_it_is), None)
+
     def table_settings(self) -> dict[str, Any]:
+        """What tables and figures need to know of the run, as plain values."""
         return {
             "run": self.name,
             "title": self.title,
             "published": self.published,
+            "image_size": self.image_size,
             "domains": {name: d.title or name for name, d in self.domains.items()},
-            "variants": {name: v.title or name for name, v in self.variants.items()},
+            "variants": {
+                name: {
+                    "title": v.title or name,
+                    "main": v.main,
+                    "kind": self.kind_of(name),
+                }
+                for name, v in self.variants.items()
+            },
+            "shown": self.shown,
+            "baseline": self.baseline,
+            "rate_families": self.rate_families,
             "shots": self.shots,
+            "seeds": self.seeds,
         }
+
+
+KINDS = {
+    "trivial": "predictors without a model",
+    "baseline": "the source model as it is",
+    "inserted": "modules inserted, not tuned",
+    "attention": "ACPA alone, tuned",
+    "modules": "modules tuned in every episode",
+    "cumulative": "modules tuned through the list, no reset",
+    "fine_tuning": "learner or backbone tuned",
+    "information": "mutual information in the loss",
+}
 
 
 PUBLISHED_DOMAINS = ("fss1000", "deepglobe", "isic2018", "chestxray")
@@ -449,6 +605,7 @@ def reference() -> str:
         ("How jobs compute", "compute.", Compute),
         ("A target domain", "domains.<name>.", Domain),
         ("Adaptation", "adaptation.", Adaptation),
+        ("Analyses", "analysis.", Analysis),
         ("A variant", "variants.<name>.", Variant),
     ):
         lines += [f"## {title}", "", "| key | meaning | allowed | default |", "|-|-|-|-|"]

@@ -161,3 +161,18 @@ def precision(name: str, chosen):
     finally:
         torch.backends.cudnn.allow_tf32 = before[0]
         torch.set_float32_matmul_precision(before[1])
+
+
+def peak_memory_mb(kind: str) -> float:
+    """Most memory in MB so far: on "cuda" what torch has allocated, else what the process has held."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # not getrusage, which starts at what the parent process had
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) * 1024 / 1e6
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 1e6 if sys.platform == "darwin" else used * 1024 / 1e6

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from cdfss import metrics, results
+from cdfss import devices, metrics, results
 from cdfss.configuration import digest
 from cdfss.datasets.index import Index
 from cdfss.datasets.index import load as load_index
@@ -21,6 +21,7 @@ from cdfss.files import file_hash
 from cdfss.progress import Progress
 
 MOST_AT_ONCE = 64  # episodes
+ADAPTATION_KEYS = ("trained", "pairs", "mutual_information")  # of the settings, as `adapt` takes them
 
 
 class OneByOne:
@@ -44,6 +45,7 @@ def evaluate(
     at_once: "OneByOne" = ONE_BY_ONE,
     readers: int = 1,
     device: str = "cpu",
+    parameters: tuple[int, int] = (0, 0),
     **origin,
 ) -> tuple[list[dict], dict[int, np.ndarray], dict]:
     """Rows, predicted masks and facts of a list of episodes.
@@ -55,7 +57,9 @@ def evaluate(
             0 and 1 and the adaptation losses (E, steps).
         at_once: says how many episodes are handed to the predictor.
         readers: threads that read pictures while episodes are adapted.
-        device, origin: more facts for the file's metadata.
+        device: "cpu" or "cuda".
+        parameters: numbers of those added to the source model and of those tuned.
+        origin: more facts for the file's metadata.
     """
     rows, masks = [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
@@ -79,6 +83,7 @@ def evaluate(
         waiting = waiting[len(batch) :]
         seconds = (time.perf_counter() - begin) / len(batch)
         at_once.done()
+        peak = devices.peak_memory_mb(device)
         intersections, unions = metrics.counts(predicted, truths, voids)
         for number, episode in enumerate(listed):
             loss = losses[number]
@@ -100,7 +105,11 @@ def evaluate(
                     "last_loss": float(loss[-1]) if steps else None,
                     "steps": steps,
                     "learning_rate": settings.get("learning_rate"),
+                    "parameters_added": parameters[0],
+                    "parameters_tuned": parameters[1],
                     "seconds": seconds,
+                    "peak_memory_mb": peak,
+                    "device": origin.get("gpu", device),
                 }
             )
             masks[episode.episode] = predicted[number]
@@ -164,7 +173,7 @@ def predict_hsnet(model, settings: dict, device):
     from cdfss.adaptation import adapt
     from cdfss.pictures import normalise
 
-    how = {key: settings[key] for key in ("trained", "pairs") if key in settings}
+    how = {key: settings[key] for key in ADAPTATION_KEYS if key in settings}
     steps, rate = settings["steps"], settings["learning_rate"] or 0.0
     facts = model.backbone.facts
     start, optimiser = model, None
@@ -266,6 +275,16 @@ def build_model(settings: dict, checkpoint, weights, device):
     return model.to(device)
 
 
+def parameters_of(model, settings: dict) -> tuple[int, int]:
+    """Numbers of parameters that masker and attention add, and of those that are tuned."""
+
+    def count(parts):
+        parts = [getattr(model, part) for part in parts]
+        return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+    return count(["masker", "attention"]), count(settings.get("trained", []))
+
+
 def save(rows, masks, facts, rows_path, predictions_path) -> None:
     """Write what `evaluate` returns."""
     results.save_predictions(masks, predictions_path)
@@ -279,8 +298,6 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
         compute: `Configuration.compute_settings`.
     """
     import torch
-
-    from cdfss import devices
 
     with devices.device(compute["device"]) as chosen, devices.precision(settings["precision"], chosen):
         model = build_model(settings, checkpoint, weights, chosen)
@@ -299,6 +316,7 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
             # On a processor adaptation needs the cores, and reading is a small part of it.
             "readers": torch.get_num_threads() if chosen.type == "cuda" else 1,
             "device": chosen.type,
+            "parameters": parameters_of(model, settings),
         }
         evaluated = evaluate(settings, index, listed, predictor, **how, **origin)
         save(*evaluated, rows, predictions)

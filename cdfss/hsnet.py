@@ -145,6 +145,10 @@ class HSNet(nn.Module):
         stacked = torch.stack(maps)
         return stacked if self.masker is None else self.masker(stacked)
 
+    def attended(self, maps: Tensor) -> Tensor:
+        """Stride-32 maps (..., C, h, w) after ACPA, if the model has it."""
+        return maps if self.attention is None else self.attention(maps)
+
     def squeeze(self, level: int, query: Sequence[Tensor], support: Sequence[Tensor], plane: SupportPlane):
         """Encode one stride: L maps of query and of support (B, C, h, w), those of stride 32 `filtered`.
 
@@ -158,8 +162,7 @@ class HSNet(nn.Module):
             support = [s * plane.mask for s in support]
         else:
             support = support * plane.mask.view(*support.shape[1:-3], 1, *plane.size)
-            if self.attention is not None:
-                query, support = self.attention(query), self.attention(support)
+            query, support = self.attended(query), self.attended(support)
             query, support = query.flatten(1, -4), support.flatten(1, -4)
         return self.learner.squeeze(level, hypercorrelation(query, support, plane))
 

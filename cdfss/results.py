@@ -32,7 +32,11 @@ SCHEMA = pa.schema(
         ("last_loss", pa.float32()),
         ("steps", pa.int32()),
         ("learning_rate", pa.float64()),
+        ("parameters_added", pa.int64()),  # of masker and attention
+        ("parameters_tuned", pa.int64()),  # of the parts that steps change
         ("seconds", pa.float64()),  # adaptation and prediction
+        ("peak_memory_mb", pa.float32()),  # of the job so far: the GPU's, or the process's
+        ("device", pa.string()),  # cpu, or the GPU's name
     ]
 )
 PREDICTIONS = pa.schema([("episode", pa.int32()), ("mask", pa.binary())])
@@ -71,7 +75,19 @@ def load(paths) -> pd.DataFrame:
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
     tables = [pq.read_table(file).replace_schema_metadata() for file in files]
+    for file, table in zip(files, tables):
+        lacks = [name for name in SCHEMA.names if name not in table.column_names]
+        if lacks:
+            raise CdfssError(
+                f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. Make "
+                "the rows again: snakemake -R evaluate evaluate_trivial"
+            )
     return pa.concat_tables(tables).to_pandas()
+
+
+def load_listed(paths) -> pd.DataFrame | None:
+    """`load` of a list of files; None for an empty list, where a run has no variant of some kind."""
+    return load(paths) if list(paths) else None
 
 
 def facts(path: str | Path) -> dict:
@@ -79,14 +95,34 @@ def facts(path: str | Path) -> dict:
     return json.loads(pq.read_schema(path).metadata[b"cdfss"])
 
 
-def load_predictions(paths) -> dict[int, np.ndarray]:
-    """Predicted masks (S, S) bool by episode."""
-    masks = {}
+def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
+    """Predicted masks (S, S) bool by episode, of all or of some episodes."""
+    masks, wanted = {}, None if episodes is None else [("episode", "in", list(episodes))]
     for path in paths:
-        for row in pq.read_table(path).to_pylist():
+        for row in pq.read_table(path, filters=wanted).to_pylist():
             with Image.open(io.BytesIO(row["mask"])) as image:
                 masks[row["episode"]] = np.array(image).astype(bool)
     return masks
+
+
+def predictions_by_variant(paths, variants, episodes) -> dict[str, dict[int, np.ndarray]]:
+    """`load_predictions` of each variant, which is the folder two above its files."""
+    by_variant: dict[str, list] = {variant: [] for variant in variants}
+    for path in paths:
+        by_variant[Path(path).parts[-3]].append(path)
+    return {variant: load_predictions(files, episodes) for variant, files in by_variant.items()}
+
+
+def iou(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `iou`: foreground IoU of the episode in 0..1, 0 where the union is empty."""
+    return rows.assign(iou=rows["intersection_foreground"] / rows["union_foreground"].clip(lower=1))
+
+
+def ranked_episodes(rows: pd.DataFrame, variant: str, number: int) -> list[int]:
+    """`number` episodes of one list at even distances by a variant's IoU, from the worst to the best."""
+    mine = iou(rows[rows["variant"] == variant]).sort_values(["iou", "episode"])["episode"].tolist()
+    number = min(number, len(mine))
+    return [mine[round(i * (len(mine) - 1) / max(number - 1, 1))] for i in range(number)]
 
 
 def counts(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -407,3 +407,39 @@ def test_steps_may_be_asked_for_where_gradients_are_off():
     with torch.no_grad():
         losses = adapt(model, supports, masks, 2, 0.1).losses
     assert losses.tolist() == adapt(model, supports, masks, 2, 0.1).losses.tolist()
+
+
+@pytest.mark.parametrize("trained", [["masker", "attention"], ["learner", "backbone"]])
+def test_mutual_information_is_added_to_the_loss(trained):
+    from cdfss.analyses import gaussian_information
+
+    query, supports, masks = episode_of()
+    model = balanced(small_hsnet(masker="M", attention=True), query, supports, masks)
+    rate = 0.1 if "masker" in trained else 1e-3
+    plain, weighted = (
+        adapt(model, supports, masks, 8, rate, trained=trained, mutual_information=weight)
+        for weight in (0.0, 0.5)
+    )
+
+    def information(of):
+        with torch.no_grad():
+            return gaussian_information(of.filtered([of.features(supports)[2][-1]])[0]).mean()
+
+    assert weighted.losses[0] - plain.losses[0] == pytest.approx(0.5 * float(information(model)), rel=1e-3)
+    assert information(weighted.model) < information(plain.model)
+
+
+def test_mutual_information_of_a_batch_is_that_of_each_episode():
+    query, supports, masks = episode_of()
+    model = balanced(small_hsnet(masker="S"), query, supports, masks)
+    batch = torch.stack([supports, supports.flip(0)]), torch.stack([masks, masks.flip(0)])
+    together = adapt(model, *batch, 3, 0.1, mutual_information=1.0)
+    for number in range(2):
+        alone = adapt(model, batch[0][number], batch[1][number], 3, 0.1, mutual_information=1.0)
+        assert torch.allclose(together.losses[number], alone.losses, rtol=1e-4)
+
+
+def test_a_negative_weight_of_mutual_information_is_refused():
+    _, supports, masks = episode_of()
+    with pytest.raises(CdfssError, match="mutual_information=-1; expected a weight of 0 or more"):
+        adapt(small_hsnet(masker="S"), supports, masks, 1, 0.1, mutual_information=-1)

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cdfss import CdfssError, configuration
 
@@ -156,12 +157,15 @@ def test_reference_and_schema_are_up_to_date():
     assert (ROOT / "config" / "schema.json").read_text() == configuration.schema(), hint
 
 
+SECTIONS = ("source", "adaptation", "analysis", "compute", "validation")
+
+
 def test_the_reference_explains_every_key():
     text = configuration.reference()
     schema = json.loads(configuration.schema())
     keys = [key for section in schema["$defs"].values() for key in section["properties"]]
     for key in [*keys, *schema["properties"]]:
-        assert f"{key}`" in text or key in ("source", "adaptation", "compute", "validation")
+        assert f"{key}`" in text or key in SECTIONS
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():
@@ -184,3 +188,68 @@ def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on
     for wrong in ({"precision": "float16"}, {"episodes_at_once": 0}, {"episodes_at_once": "all"}):
         with pytest.raises(CdfssError, match=f"compute.{next(iter(wrong))}"):
             settings(wrong)
+
+
+def test_variants_are_shown_where_they_belong():
+    run = configuration.load("config/demo.yaml")
+    kinds = {name: run.kind_of(name) for name in run.variants}
+    assert kinds["foreground"] == kinds["copy"] == "trivial"
+    assert kinds["baseline"] == "baseline" == run.baseline
+    assert kinds["apm_s"] == kinds["apm_m_acpa"] == kinds["apm_s_rate_high"] == "modules"
+    assert kinds["apm_zero"] == "inserted"
+    assert kinds["acpa"] == "attention"
+    assert kinds["apm_s_cumulative"] == "cumulative"
+    assert kinds["fine_tuning"] == "fine_tuning"
+    assert kinds["mi_loss"] == "information"
+    assert run.rate_families == [["apm_s", "apm_s_rate_high"]]
+    modules = ["apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
+    assert run.shown["main"] == ["foreground", "copy", "baseline", *modules]
+    assert run.shown["alternatives"] == ["baseline", "fine_tuning", "mi_loss", *modules]
+    assert run.shown["rates"] == ["baseline", "apm_s", "apm_s_rate_high"]
+    assert "apm_s_rate_high" not in run.shown["insertion"] + run.shown["cost"]
+    assert run.shown["insertion"][2:5] == ["baseline", "apm_zero", "acpa"]
+    assert run.analysed == ["baseline", *modules]
+    assert json.loads(json.dumps(run.table_settings())) == run.table_settings()
+
+
+def test_variants_that_differ_in_more_than_their_rate_are_no_family():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    values["variants"] = {
+        "a": {"masker": "S", "learning_rate": 0.1},
+        "b": {"masker": "S", "learning_rate": 0.2, "steps": 3},
+        "c": {"masker": "M", "learning_rate": 0.2},
+        "d": {"masker": "S", "learning_rate": 0.2, "reset": "never"},
+        "e": {"masker": "S", "learning_rate": 0.3, "title": "E", "main": False},
+    }
+    assert configuration.parse(values).rate_families == [["a", "e"]]
+
+
+def test_a_mutual_information_that_changes_nothing_is_refused():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    values["variants"] = {"a": {"attention": True, "mutual_information": 1}}
+    with pytest.raises(CdfssError, match="changes nothing where neither masker nor backbone is tuned"):
+        configuration.parse(values)
+
+
+def test_a_rate_without_a_main_variant_keeps_its_place():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    fine_tuning = values["variants"]["fine_tuning"]
+    values["variants"]["fine_tuning_low"] = fine_tuning | {"title": "low", "learning_rate": 1e-5}
+    run = configuration.parse(values)
+    assert {"fine_tuning", "fine_tuning_low"} <= set(run.shown["alternatives"]) & set(run.shown["cost"])
+    assert ["fine_tuning", "fine_tuning_low"] in run.rate_families
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variants": {"a": {"title": "X"}, "b": {"title": "X"}}}, "variants.b.title is 'X', as that of a"),
+        ({"variants": {"a": {"title": "b"}, "b": {}}}, "variants.b.title is 'b', as that of a"),
+        ({"data": {"average": {"format": "fss1000"}}, "domains": {"average": {}}}, "domains.average: "),
+    ],
+)
+def test_names_that_tables_could_not_tell_apart_are_refused(change, message):
+    values = copy.deepcopy(BASE)
+    values["data"] |= change.pop("data", {})
+    with pytest.raises(CdfssError, match=message):
+        configuration.parse(values | change)

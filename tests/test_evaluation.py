@@ -56,7 +56,7 @@ def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     listed = data[1] if listed is None else listed
     size = evaluation.BatchSize(settings, at_once, CPU)
     rows, masks, facts = evaluation.evaluate(settings, data[0], listed, predictor, size)
-    return pd.DataFrame(rows).drop(columns="seconds"), masks, facts
+    return pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"]), masks, facts
 
 
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
@@ -104,7 +104,7 @@ def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
 
 def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
     rows, masks, facts = rows_of("apm_m_acpa", checkpoint, data)
-    records = rows.assign(seconds=0.5).to_dict("records")
+    records = rows.assign(seconds=0.5, peak_memory_mb=1.0).to_dict("records")
     evaluation.save(records, masks, facts, tmp_path / "rows" / "r.parquet", tmp_path / "p.parquet")
     loaded = results.load(tmp_path)
     assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()

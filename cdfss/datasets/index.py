@@ -80,6 +80,10 @@ class Index:
             raise CdfssError(f"{self.name}: split {split!r} is empty; there are {there}")
         return rows
 
+    def row(self, image: str, class_id: int):
+        """The row of a picture, by its path, and class."""
+        return self.rows[(self.rows["image"] == image) & (self.rows["class_id"] == class_id)].iloc[0]
+
     def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.
 

@@ -1,0 +1,139 @@
+"""Measurements agree with evaluation, and with the analyses done by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from test_evaluation import CPU, SIZE, checkpoint, data, rows_of, settings_of  # noqa: F401
+
+from cdfss import adapt, analyses, episodes, evaluation, measurement
+from cdfss.hsnet import COARSE
+from cdfss.pictures import normalise, normalised, unnormalised
+
+COMPUTE = {"device": "cpu"}
+
+
+@pytest.fixture
+def files(data, tmp_path):  # noqa: F811
+    """Paths of the index and of the episode list."""
+    episodes.save(data[1], tmp_path / "episodes.parquet", {})
+    return tmp_path / "index.parquet", tmp_path / "episodes.parquet"
+
+
+def pictures_of(data, episode, facts):  # noqa: F811
+    rows = (episode.query_row, *episode.support_rows)
+    read = [data[0].read(data[0].rows.loc[row], SIZE) for row in rows]
+    images = normalise(torch.from_numpy(np.stack([image for image, _, _ in read])), facts)
+    return images[0], images[1:], torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float()
+
+
+def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):  # noqa: F811
+    settings = settings_of("apm_m_acpa")
+    path = tmp_path / "features.parquet"
+    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, COMPUTE)
+    measured = measurement.load([path])
+    assert measured["episode"].tolist() == [0, 1]
+    assert json.loads(pq.read_schema(path).metadata[b"cdfss"])["settings"]["episodes"] == 2
+    # The last step is what evaluation finds, step 0 insertion alone.
+    rows, _, _ = rows_of("apm_m_acpa", checkpoint, data)
+    rows = rows.set_index("episode")
+    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    for line, listed in zip(measured.itertuples(), data[1].iloc[[0, 1]].itertuples(), strict=True):
+        assert line.step.tolist() == [0, 1, 2]
+        assert line.step_intersection[-1] == rows.at[line.episode, "intersection_foreground"]
+        assert line.step_union[-1] == rows.at[line.episode, "union_foreground"]
+        query, support, masks = pictures_of(data, listed, model.backbone.facts)
+        adapted = adapt(model, support, masks, 2, 0.1)
+        with torch.no_grad():
+            maps = [adapted.model.features(p[None])[COARSE][-1] for p in (support[0], query)]
+            maps = [adapted.model.attention(adapted.model.masker(m))[0] for m in maps]
+        assert line.cka == pytest.approx(analyses.support_query_cka(*maps), rel=1e-4)
+        assert line.query_information == pytest.approx(analyses.mutual_information(maps[1]), rel=1e-4)
+        assert line.support_chance == pytest.approx(analyses.chance_information(maps[0]), rel=1e-4)
+        assert np.allclose(line.magnitudes, analyses.magnitudes(maps[1]), rtol=1e-4)
+        assert np.allclose(line.activation, analyses.activation(maps[1]).flatten(), rtol=1e-4)
+        factor = adapted.model.masker.mask_phase.sigmoid().mean((0, 1)).detach()
+        assert np.allclose(line.phase_factor, factor.flatten(), atol=1e-6)
+        assert (line.height, line.width) == (3, 3)
+
+
+def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoint, tmp_path):  # noqa: F811
+    path = tmp_path / "features.parquet"
+    settings = settings_of("baseline") | {"episodes": 100}
+    measurement.features(settings, *files, checkpoint, None, path, COMPUTE)
+    measured = measurement.load([path])
+    assert len(measured) == 4
+    assert measured["amplitude_factor"].isna().all()
+    assert [steps.tolist() for steps in measured["step"]] == [[0]] * 4
+    assert (measured["similarity"].map(np.max) <= 1 + 1e-5).all()
+
+
+def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):  # noqa: F811
+    path = tmp_path / "filtered.parquet"
+    settings = settings_of("baseline") | {"episodes": 2, "radius": 0.2, "fill": "zero"}
+    measurement.filtering(settings, *files, checkpoint, None, path, COMPUTE)
+    filtered = measurement.load([path])
+    assert filtered.groupby("episode").size().eq(9).all()
+    rows, _, _ = rows_of("baseline", checkpoint, data)
+    plain = filtered[(filtered["amplitude"] == "all") & (filtered["phase"] == "all")].set_index("episode")
+    for column in ("intersection_foreground", "union_background"):
+        assert plain[column].to_dict() == rows.set_index("episode").loc[[0, 1], column].to_dict()
+    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    facts = model.backbone.facts
+    query, _, _ = pictures_of(data, data[1].iloc[0], facts)
+    seen = analyses.filter_pictures(unnormalised(query[None], facts), "low", "all", 0.2, "zero")
+    maps = model.features(normalised(seen, facts))[COARSE][-1][0]
+    cell = filtered.set_index(["episode", "amplitude", "phase"]).loc[(0, "low", "all")]
+    assert cell["query_information"] == pytest.approx(analyses.mutual_information(maps), rel=1e-4)
+    assert cell["query_information"] != pytest.approx(plain.loc[0, "query_information"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("class_id", "number", "shares"),
+    [
+        (np.arange(600) % 6, 60, [10] * 6),  # a step of 10 through the list would miss three classes
+        (np.arange(600) % 3, 100, [34, 33, 33]),
+        (np.arange(2400) // 10, 240, [1] * 240),
+        (np.array([0, 0, 0, 0, 1, 2]), 4, [2, 1, 1]),
+        (np.array([0, 1, 0]), 99, [2, 1]),
+    ],
+)
+def test_every_class_is_measured_as_often_as_can_be(class_id, number, shares):
+    listed = pd.DataFrame({"episode": np.arange(len(class_id)) + 5, "class_id": class_id})
+    chosen = measurement.of_every_class(listed, number)
+    assert chosen["class_id"].value_counts().sort_index().tolist() == shares
+    assert chosen["episode"].is_monotonic_increasing
+
+
+def test_more_classes_than_episodes_are_taken_at_even_distances():
+    listed = pd.DataFrame({"episode": range(2400), "class_id": np.arange(2400) // 10})
+    assert measurement.of_every_class(listed, 60)["class_id"].tolist() == list(range(0, 240, 4))
+
+
+def test_maps_that_are_not_finite_have_no_numbers():
+    maps = torch.rand(4, 3, 3)
+    broken = maps.clone()
+    broken[1, 0, 0] = torch.nan
+    assert np.isnan(analyses.mutual_information(broken))
+    assert np.isnan(analyses.chance_information(broken))
+    assert np.isnan(analyses.support_query_cka(maps, broken))
+    assert analyses.phase_histogram(broken).isnan().all()
+    assert analyses.correlation_histogram(broken).isnan().all()
+
+
+def test_curves_over_steps_begin_at_0_and_end_at_the_last_step():
+    assert measurement.steps_to_show(0) == [0]
+    assert measurement.steps_to_show(1) == [0, 1]
+    shown = measurement.steps_to_show(60)
+    assert (shown[0], shown[-1]) == (0, 60)
+    assert len(shown) < 14
+    assert shown == sorted(set(shown))
+
+
+def test_pictures_survive_normalisation(checkpoint):  # noqa: F811
+    facts = evaluation.build_model(settings_of("baseline"), checkpoint, None, CPU).backbone.facts
+    pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(unnormalised(normalised(pictures, facts), facts), pictures, atol=1e-6)

@@ -1,0 +1,62 @@
+# Measurements in features and on filtered pictures, on the first number of shots and the first seed.
+FEATURES = f"{FOLDER}/analysis/features/{{domain}}/{{variant}}.parquet"
+FILTERED = f"{FOLDER}/analysis/filtering/{{domain}}.parquet"
+FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.parquet"
+
+
+rule features:
+    input:
+        index=f"{FOLDER}/index/{{domain}}.parquet",
+        episodes=FIRST_LIST,
+        identity=rules.source.output.identity,
+        checkpoint=ancient(rules.source.output.checkpoint),
+        weights=ancient(WEIGHTS) if WEIGHTS else [],
+    output:
+        FEATURES,
+    log:
+        f"{FOLDER}/logs/features/{{domain}}-{{variant}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/features/{{domain}}-{{variant}}.tsv"
+    wildcard_constraints:
+        variant="|".join(run.analysed) or "NONE",
+    conda:
+        ENVIRONMENT
+    threads: 4 if GPUS else 1
+    resources:
+        gpu=GPUS,
+        mem_mb=16000 if GPUS else 4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: run.analysis_settings(wildcards.domain, wildcards.variant),
+    message:
+        "Measuring features of {wildcards.variant} on {wildcards.domain}"
+    script:
+        "../scripts/measure_features.py"
+
+
+rule filtering:
+    input:
+        index=f"{FOLDER}/index/{{domain}}.parquet",
+        episodes=FIRST_LIST,
+        identity=rules.source.output.identity,
+        checkpoint=ancient(rules.source.output.checkpoint),
+        weights=ancient(WEIGHTS) if WEIGHTS else [],
+    output:
+        FILTERED,
+    log:
+        f"{FOLDER}/logs/filtering/{{domain}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/filtering/{{domain}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 4 if GPUS else 1
+    resources:
+        gpu=GPUS,
+        mem_mb=16000 if GPUS else 4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: run.filtering_settings(wildcards.domain),
+    message:
+        "Evaluating the source model on filtered pictures of {wildcards.domain}"
+    script:
+        "../scripts/measure_filtering.py"

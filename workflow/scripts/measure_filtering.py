@@ -1,0 +1,13 @@
+from cdfss import configuration, measurement
+from cdfss.jobs import job
+
+with job(snakemake.log[0], snakemake.threads):
+    measurement.filtering(
+        snakemake.params.settings,
+        snakemake.input.index,
+        snakemake.input.episodes,
+        snakemake.input.checkpoint,
+        snakemake.input.weights or None,
+        snakemake.output[0],
+        configuration.parse(snakemake.config).compute_settings(),
+    )

@@ -1,62 +1,49 @@
+"""Every number of every table, calculated again from rows by a few plain lines."""
+
+import json
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
+from made_rows import feature_rows, filtered_rows, row, table_settings
 
-from cdfss import CdfssError, results, tables
+from cdfss import CdfssError, measurement, results, statistics, tables
 
-SETTINGS = {
-    "run": "x",
-    "title": "Demo",
-    "published": False,
-    "domains": {"lungs": "Lungs", "cells": "Cells"},
-    "variants": {"baseline": "Baseline", "apm_s": "APM-S"},
-    "shots": [1, 5],
+VARIANTS = {
+    "foreground": {"predictor": "foreground"},
+    "baseline": {"title": "Baseline"},
+    "apm_s": {"title": "APM-S", "masker": "S"},
+    "zero": {"title": "Zero", "masker": "S", "steps": 0, "main": False},
+    "acpa": {"attention": True, "main": False},
+    "tuned": {"trained": ["learner"], "main": False},
+    "fast": {"masker": "S", "learning_rate": 0.5, "main": False},
 }
+SETTINGS = table_settings(VARIANTS, shots=[1, 5])
 
 
-def rows(domains=("lungs", "cells"), variants=("baseline", "apm_s"), shots=(1, 5), seeds=(0,), seed=0):
-    generator = np.random.RandomState(seed)
-    lines = []
-    for domain in domains:
-        for variant in variants:
-            for shot in shots:
-                for s in seeds:
-                    for episode in range(6):
-                        union = generator.randint(50, 100, 2)
-                        lines.append(
-                            {
-                                "domain": domain,
-                                "variant": variant,
-                                "shot": shot,
-                                "seed": s,
-                                "episode": episode,
-                                "class_id": episode % 2,
-                                "class_name": str(episode % 2),
-                                "query": f"{episode}.png",
-                                "supports": ["a.png"],
-                                "intersection_background": int(union[0] // 2),
-                                "intersection_foreground": int(generator.randint(0, 50)),
-                                "union_background": int(union[0]),
-                                "union_foreground": int(union[1]),
-                                "first_loss": None,
-                                "last_loss": None,
-                                "steps": 0,
-                                "learning_rate": None,
-                                "seconds": 0.1,
-                            }
-                        )
-    return lines
+def rows(domains=("lungs", "cells"), variants=tuple(VARIANTS), shots=(1, 5), seeds=(0,), episodes=8):
+    generator = np.random.RandomState(0)
+    return [
+        row(generator, domain, variant, shot, seed, episode)
+        for domain in domains
+        for variant in variants
+        for shot in shots
+        for seed in seeds
+        for episode in range(episodes)
+    ]
 
 
-def frame(*args, **kwargs):
-    return pd.DataFrame(rows(*args, **kwargs))
+def chosen(lines, **which):
+    return [line for line in lines if all(line[key] == value for key, value in which.items())]
 
 
-def by_hand(lines, **which):
-    chosen = [line for line in lines if all(line[key] == value for key, value in which.items())]
+def miou_by_hand(lines, **which):
     ious = []
     for class_id in (0, 1):
-        mine = [line for line in chosen if line["class_id"] == class_id]
+        mine = [line for line in chosen(lines, **which) if line["class_id"] == class_id]
         ious.append(
             sum(line["intersection_foreground"] for line in mine)
             / sum(line["union_foreground"] for line in mine)
@@ -64,70 +51,263 @@ def by_hand(lines, **which):
     return 100 * sum(ious) / 2
 
 
-def test_every_number_follows_from_the_rows():
+def by_cell(table):
+    return table.numbers.set_index(["variant", "domain", "shot"])
+
+
+def test_every_mean_of_table_1_follows_from_the_rows():
     lines = rows()
-    table = tables.main_table(pd.DataFrame(lines), SETTINGS).set_index(["variant", "domain", "shot"])
-    for variant in SETTINGS["variants"]:
+    table = by_cell(tables.main_table(pd.DataFrame(lines), SETTINGS))
+    assert list(dict.fromkeys(table.index.get_level_values(0))) == ["foreground", "baseline", "apm_s"]
+    for variant in ("foreground", "baseline", "apm_s"):
         for shot in (1, 5):
-            values = [by_hand(lines, variant=variant, domain=d, shot=shot) for d in SETTINGS["domains"]]
-            for domain, value in zip(SETTINGS["domains"], values):
-                assert table.at[(variant, domain, shot), "miou"] == pytest.approx(value)
+            values = [
+                miou_by_hand(lines, variant=variant, domain=d, shot=shot) for d in SETTINGS["domains"]
+            ]
+            against = [
+                miou_by_hand(lines, variant="baseline", domain=d, shot=shot) for d in SETTINGS["domains"]
+            ]
+            for domain, value, reference in zip(SETTINGS["domains"], values, against):
+                cell = table.loc[(variant, domain, shot)]
+                assert cell["miou"] == pytest.approx(value)
+                assert cell["miou_low"] < value < cell["miou_high"]
+                assert cell["episodes"] == 8
+                if variant == "baseline":
+                    assert np.isnan(cell["gain"])
+                else:
+                    assert cell["gain"] == pytest.approx(value - reference)
+                    assert cell["gain_low"] < cell["gain"] < cell["gain_high"]
             assert table.at[(variant, "average", shot), "miou"] == pytest.approx(sum(values) / 2)
-            assert table.at[(variant, "average", shot), "episodes"] == 12
+            assert table.at[(variant, "average", shot), "episodes"] == 16
 
 
-def test_seeds_are_averaged():
-    lines = rows(seeds=(0, 1))
-    table = tables.main_table(pd.DataFrame(lines), SETTINGS).set_index(["variant", "domain", "shot"])
-    values = [by_hand(lines, variant="apm_s", domain="cells", shot=5, seed=s) for s in (0, 1)]
-    assert table.at[("apm_s", "cells", 5), "miou"] == pytest.approx(sum(values) / 2)
-    assert table.at[("apm_s", "cells", 5), "seeds"] == 2
+def test_intervals_are_those_of_a_plain_bootstrap():
+    lines = rows()
+    cell = by_cell(tables.main_table(pd.DataFrame(lines), SETTINGS)).loc[("apm_s", "cells", 5)]
+    generator = np.random.RandomState(7)  # other draws: the ends agree as far as 2,000 draws allow
+    mine, base = (chosen(lines, variant=v, domain="cells", shot=5) for v in ("apm_s", "baseline"))
+    of_class = {c: [i for i, line in enumerate(mine) if line["class_id"] == c] for c in (0, 1)}
+    values, gains = [], []
+    for _ in range(2000):
+        picks = [i for members in of_class.values() for i in generator.choice(members, len(members) - 1)]
+        values.append(miou_by_hand([mine[i] for i in picks]))
+        gains.append(values[-1] - miou_by_hand([base[i] for i in picks]))
+    for name, found in (("miou", values), ("gain", gains)):
+        low, high = np.percentile(found, (2.5, 97.5))
+        assert cell[f"{name}_low"] == pytest.approx(low, abs=0.08 * (high - low))
+        assert cell[f"{name}_high"] == pytest.approx(high, abs=0.08 * (high - low))
 
 
-def test_an_episode_that_is_there_twice_is_refused():
-    with pytest.raises(CdfssError, match="is there twice"):
-        tables.summarise(pd.concat([frame(), frame()]))
+def test_seeds_are_averaged_and_their_spread_is_told(tmp_path):
+    lines = rows(seeds=(0, 1, 2))
+    settings = table_settings(VARIANTS, shots=[1, 5], seeds=[0, 1, 2])
+    table = tables.main_table(pd.DataFrame(lines), settings)
+    cell = by_cell(table).loc[("apm_s", "cells", 5)]
+    values = [miou_by_hand(lines, variant="apm_s", domain="cells", shot=5, seed=s) for s in (0, 1, 2)]
+    assert cell["miou"] == pytest.approx(np.mean(values))
+    assert cell["seed_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert cell["seeds"] == 3
+    average = by_cell(table).loc[("apm_s", "average", 5)]
+    by_seed = [
+        np.mean(
+            [miou_by_hand(lines, variant="apm_s", domain=d, shot=5, seed=s) for d in ("lungs", "cells")]
+        )
+        for s in (0, 1, 2)
+    ]
+    assert average["seed_sd"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert list({line[0] for line in table.sections[0].lines if line[0].startswith("sd")}) == [
+        "sd over seeds"
+    ]
+
+
+def test_table_2_shows_what_inserts_or_tunes_modules():
+    table = tables.insertion_table(pd.DataFrame(rows()), SETTINGS)
+    shown = [line[0] for line in table.sections[0].lines if line[0] != "− baseline"]
+    # The variant that only differs in its learning rate is a point of a figure.
+    assert shown == ["foreground", "Baseline", "Zero", "acpa", "APM-S", "episodes"]
+    (lacks,) = [note for note in table.notes if note.startswith("Not in this run")]
+    assert "modules tuned through the list" in lacks
+    assert "config/extended.yaml" in lacks
+
+
+def test_table_5_shows_fine_tuning_beside_the_modules():
+    lines = rows()
+    table = tables.alternatives_table(pd.DataFrame(lines), SETTINGS)
+    assert list(dict.fromkeys(table.numbers["variant"])) == ["baseline", "tuned", "apm_s"]
+    cell = by_cell(table).loc[("tuned", "lungs", 1)]
+    expected = [miou_by_hand(lines, variant=v, domain="lungs", shot=1) for v in ("tuned", "baseline")]
+    assert cell["gain"] == pytest.approx(expected[0] - expected[1])
+    assert any("mutual information in the loss" in note for note in table.notes)
+
+
+def test_table_6_tells_parameters_time_and_memory():
+    lines = rows()
+    table = tables.cost_table(pd.DataFrame(lines), SETTINGS)
+    line = table.numbers.set_index(["variant", "shot"]).loc[("apm_s", 5)]
+    mine, base = (chosen(lines, variant=v, shot=5) for v in ("apm_s", "baseline"))
+    seconds = [entry["seconds"] for entry in mine]
+    assert line["seconds"] == pytest.approx(np.median(seconds))
+    assert (line["seconds_low"], line["seconds_high"]) == pytest.approx(np.percentile(seconds, (25, 75)))
+    assert line["factor"] == pytest.approx(
+        np.median([a["seconds"] / b["seconds"] for a, b in zip(mine, base)])
+    )
+    assert line["peak_memory_mb"] == pytest.approx(max(entry["peak_memory_mb"] for entry in mine))
+    assert line["parameters_added"] == 338
+    assert line["episodes"] == 16
+    assert "fast" not in set(table.numbers["variant"])
+
+
+def filter_counts(lines, domain, cell):
+    mine = [
+        line
+        for line in lines
+        if line["domain"] == domain and f"amplitude {line['amplitude']}, phase {line['phase']}" == cell
+    ]
+    return mine, miou_by_hand(mine)
+
+
+def test_table_3_finds_best_and_worst_filter_and_pairs_them_with_no_filter():
+    filtered, measured = filtered_rows(SETTINGS), feature_rows(SETTINGS, ("baseline", "apm_s"))
+    table = tables.information_table(pd.DataFrame(filtered), pd.DataFrame(measured), SETTINGS)
+    numbers = table.numbers.set_index(["domain", "row"])
+    bands = ("all", "low", "high")
+    for domain in SETTINGS["domains"]:
+        names = [f"amplitude {a}, phase {p}" for a in bands for p in bands][1:]
+        ranked = sorted(names, key=lambda name: filter_counts(filtered, domain, name)[1])
+        plain, reference = filter_counts(filtered, domain, tables.NO_FILTER)
+        for heading, name in (("best filter", ranked[-1]), ("worst filter", ranked[0])):
+            line, (mine, miou) = numbers.loc[(domain, heading)], filter_counts(filtered, domain, name)
+            assert line["cell"] == name
+            assert line["miou"] == pytest.approx(miou)
+            assert line["miou_gain"] == pytest.approx(miou - reference)
+            for side in ("support", "query"):
+                information = np.mean([entry[f"{side}_information"] for entry in mine])
+                chance = np.mean([entry[f"{side}_chance"] for entry in mine])
+                before = np.mean([entry[f"{side}_information"] for entry in plain])
+                assert line[f"{side}_information"] == pytest.approx(information)
+                assert line[f"{side}_above_chance"] == pytest.approx(information - chance)
+                assert line[f"{side}_information_gain"] == pytest.approx(information - before)
+        after = chosen(measured, domain=domain, variant="apm_s")
+        last = [
+            {
+                "class_id": entry["class_id"],
+                "intersection_foreground": entry["step_intersection"][-1],
+                "union_foreground": entry["step_union"][-1],
+            }
+            for entry in after
+        ]
+        assert numbers.loc[(domain, "after APM-S"), "miou"] == pytest.approx(miou_by_hand(last))
+        assert (domain, "after Baseline") not in numbers.index
+
+
+def test_table_4_is_one_minus_cka_with_paired_differences():
+    measured = feature_rows(SETTINGS, ("baseline", "apm_s"))
+    table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
+    numbers = table.numbers.set_index(["variant", "domain"])
+    means = {}
+    for variant in ("baseline", "apm_s"):
+        for domain in SETTINGS["domains"]:
+            mine = chosen(measured, variant=variant, domain=domain)
+            means[variant, domain] = 1 - np.mean([entry["cka"] for entry in mine])
+            assert numbers.at[(variant, domain), "distance"] == pytest.approx(means[variant, domain])
+    gain = np.mean([means["apm_s", d] - means["baseline", d] for d in SETTINGS["domains"]])
+    assert numbers.at[("apm_s", "average"), "gain"] == pytest.approx(gain)
+
+
+def test_tables_of_features_say_what_a_run_without_models_lacks():
+    for table in (
+        tables.information_table(None, None, SETTINGS),
+        tables.similarity_table(None, SETTINGS),
+    ):
+        assert table.sections == []
+        assert table.notes[0].startswith("Not in this run: a ")
+    filtered = pd.DataFrame(filtered_rows(SETTINGS))
+    table = tables.information_table(filtered, None, SETTINGS)
+    assert any("a main variant with APM" in note for note in table.notes)
+    assert len(table.sections[0].lines) == 5
+
+
+def test_without_a_baseline_there_are_no_differences():
+    settings = table_settings({"copy": {"predictor": "copy"}, "apm_s": {"masker": "S"}}, shots=[1])
+    table = tables.main_table(pd.DataFrame(rows(variants=("copy", "apm_s"), shots=(1,))), settings)
+    assert "gain" not in table.numbers
+    assert [line[0] for line in table.sections[0].lines] == ["copy", "apm_s", "episodes"]
+    assert any(note.startswith("Not in this run: the source model as it is") for note in table.notes)
 
 
 def test_missing_combinations_are_named():
-    table = frame()
+    table = pd.DataFrame(rows())
     table = table[(table["variant"] != "apm_s") | (table["domain"] != "cells")]
-    with pytest.raises(CdfssError, match="2 combinations have no evaluation rows: apm_s, cells, 1-shot"):
+    with pytest.raises(
+        CdfssError, match="2 combinations have no evaluation rows: apm_s, cells, 1-shot, seed 0"
+    ):
         tables.main_table(table, SETTINGS)
 
 
-def test_published_values_and_differences_stand_beside_ours(tmp_path):
-    settings = SETTINGS | {
-        "published": True,
-        "title": "",
-        "domains": {"fss1000": "FSS-1000", "isic2018": "ISIC"},
-    }
-    data = frame(domains=("fss1000", "isic2018"))
-    table = tables.main_table(data, settings).set_index(["variant", "domain", "shot"])
-    cell = table.loc[("apm_s", "isic2018", 5)]
+def test_quoted_values_are_marked_and_stand_beside_ours(tmp_path):
+    settings = table_settings(
+        {n: VARIANTS[n] for n in ("baseline", "apm_s")},
+        ("fss1000", "isic2018"),
+        shots=[1, 5],
+        published=True,
+    )
+    data = pd.DataFrame(rows(("fss1000", "isic2018"), ("baseline", "apm_s")))
+    table = tables.main_table(data, settings)
+    cell = by_cell(table).loc[("apm_s", "isic2018", 5)]
     assert cell["published"] == 44.16
-    assert cell["difference"] == pytest.approx(cell["miou"] - 44.16)
-    assert table.at[("baseline", "average", 1), "published"] == pytest.approx((77.54 + 32.65) / 2)
-    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex")}
-    tables.write_main_table(data, settings, paths)
-    text = paths["md"].read_text()
-    assert "77.54" in text
-    assert "| difference" in text
-    assert "Demo" not in text
+    assert cell["published_difference"] == pytest.approx(cell["miou"] - 44.16)
+    assert by_cell(table).at[("baseline", "average", 1), "published"] == pytest.approx((77.54 + 32.65) / 2)
+    section = table.sections[0]
+    quoted = [line for line, role in zip(section.lines, section.roles) if role == "quoted"]
+    assert ["quoted: PATNet", "78.59", "41.16", "59.88"] in quoted
+    assert all(line[0].startswith("quoted: ") for line in quoted)
+    assert not any("[" in cell for line in quoted for cell in line)
+    assert any("printed in papers" in note for note in table.notes)
 
 
-def test_the_three_files_say_the_same(tmp_path):
-    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex")}
-    tables.write_main_table(frame(), SETTINGS, paths)
-    markdown, latex = paths["md"].read_text(), paths["tex"].read_text()
-    assert markdown.startswith("# Demo: ")
-    assert "Demo: " in latex
+PAPER = ("fss1000", "deepglobe", "isic2018", "chestxray")
+
+
+def test_tables_of_features_quote_the_paper():
+    variants = {n: VARIANTS[n] for n in ("baseline", "apm_s")}
+    settings = table_settings(variants, PAPER, shots=[1], published=True)
+    measured = pd.DataFrame(feature_rows(settings, ("baseline", "apm_s")))
+    lines = tables.similarity_table(measured, settings).sections[0].lines
+    assert ["quoted: paper", "0.3481", "0.2678", "0.2433", "0.5025", "0.3404"] in lines
+    table = tables.information_table(pd.DataFrame(filtered_rows(settings)), measured, settings)
+    assert ["quoted: apm_s", "73.55", "1.2610", "", "1.2620", ""] in table.sections[3].lines
+
+
+def test_the_files_say_the_same(tmp_path):
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html")}
+    tables.write(tables.main_table(pd.DataFrame(rows()), SETTINGS), paths)
+    texts = {kind: path.read_text() for kind, path in paths.items()}
+    assert texts["md"].startswith("# Demo: Table 1. ")
+    assert "Demo: Table 1. " in texts["tex"]
     for line in pd.read_csv(paths["csv"]).itertuples():
-        assert f"{line.miou:.2f}" in markdown
-        assert f"{line.miou:.2f}" in latex
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["Baseline", "APM-S", "episodes"]
-    assert lines[-1].split("|")[2].strip() == "6"
+        cell = f"{line.miou:.2f} [{line.miou_low:.2f}, {line.miou_high:.2f}]"
+        for kind in ("md", "tex", "html"):
+            assert cell in texts[kind]
+    lines = [line for line in texts["md"].splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
+        "foreground",
+        "− baseline",
+        "Baseline",
+        "APM-S",
+        "− baseline",
+    ]
+
+
+def test_signs_of_the_formats_are_escaped(tmp_path):
+    variants = {"baseline": {"title": "A | B & C_1 <b>"}}
+    settings = table_settings(variants, shots=[1], title="50 % & more")
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html")}
+    tables.write(tables.main_table(pd.DataFrame(rows(variants=("baseline",), shots=(1,))), settings), paths)
+    assert "A \\| B & C_1" in paths["md"].read_text()
+    latex = paths["tex"].read_text()
+    assert "50 \\% \\& more" in latex
+    assert "A | B \\& C\\_1" in latex
+    assert "A | B &amp; C_1 &lt;b&gt;" in paths["html"].read_text()
 
 
 def test_rows_and_predictions_survive_their_files(tmp_path):
@@ -143,10 +323,111 @@ def test_rows_and_predictions_survive_their_files(tmp_path):
         results.load(tmp_path / "empty")
 
 
-def test_tables_need_no_torch():
-    import subprocess
-    import sys
+def test_measurements_survive_their_files(tmp_path):
+    lines = feature_rows(SETTINGS, ("baseline", "apm_s"))
+    measurement.save(lines, measurement.FEATURES, tmp_path / "f.parquet", {"a": 1})
+    loaded = measurement.load([tmp_path / "f.parquet"])
+    assert np.allclose(loaded["phases"].iloc[3], lines[3]["phases"])
+    assert loaded["amplitude_factor"].isna().sum() == len(lines) / 2
+    assert measurement.load([]) is None
 
-    modules = "cdfss.tables, cdfss.figures, cdfss.preflight, cdfss.evaluation"  # trivial predictors too
+
+def test_all_tables_of_a_run_take_seconds():
+    lines = pd.DataFrame(rows(episodes=300))
+    begin = time.process_time()
+    for make in (tables.main_table, tables.insertion_table, tables.alternatives_table, tables.cost_table):
+        make(lines, SETTINGS)
+    assert time.process_time() - begin < 30
+
+
+def test_tables_and_figures_need_no_torch():
+    modules = (
+        "cdfss.tables, cdfss.figures.rows, cdfss.figures.features, cdfss.figures.filtering, cdfss.page, "
+        "cdfss.gallery, cdfss.figures.training, cdfss.preflight, cdfss.evaluation, cdfss.measurement"
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_settings_are_plain_values():
+    assert json.loads(json.dumps(SETTINGS)) == SETTINGS
+    assert statistics.RESAMPLES == 2000
+
+
+def test_an_episode_that_diverged_is_left_out_of_all_variants():
+    measured = feature_rows(SETTINGS, ("baseline", "apm_s"))
+    (bad,) = [line for line in chosen(measured, variant="apm_s", domain="cells") if line["episode"] == 3]
+    bad["cka"] = bad["query_information"] = float("nan")
+    table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
+    assert "Episodes left out, since an adaptation diverged: cells 1." in table.notes
+    kept = [
+        line["cka"] for line in chosen(measured, variant="baseline", domain="cells") if line["episode"] != 3
+    ]
+    numbers = table.numbers.set_index(["variant", "domain"])
+    assert numbers.at[("baseline", "cells"), "distance"] == pytest.approx(1 - np.mean(kept))
+    assert table.sections[0].lines[-1] == ["episodes", "6", "5", "11"]
+    filtered = pd.DataFrame(filtered_rows(SETTINGS))
+    table = tables.information_table(filtered, pd.DataFrame(measured), SETTINGS)
+    assert set(table.numbers.query("domain == 'cells'")["episodes"]) == {5}
+    assert np.isfinite(table.numbers.drop(columns=["domain", "row", "cell"]).dropna(axis=1)).all(axis=None)
+
+
+def test_a_variant_that_always_diverged_leaves_its_cells_empty():
+    measured = feature_rows(SETTINGS, ("baseline", "apm_s"))
+    for line in chosen(measured, variant="apm_s", domain="cells"):
+        line["cka"] = line["query_information"] = float("nan")
+    table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
+    assert "Left out, since adaptation diverged in every episode: apm_s on cells." in table.notes
+    numbers = table.numbers.set_index(["variant", "domain"])
+    assert numbers.loc["apm_s", "distance"].isna().tolist() == [False, True, True]
+    assert numbers.loc["baseline", "distance"].notna().all()
+    line = table.sections[0].lines[1]
+    assert line[0] == "APM-S"
+    assert line[1] != ""
+    assert line[2:] == ["", ""]
+    filtered = pd.DataFrame(filtered_rows(SETTINGS))
+    rows_of = tables.information_table(filtered, pd.DataFrame(measured), SETTINGS).numbers
+    assert rows_of.set_index("domain").loc["cells", "row"].tolist() == [
+        "no filter",
+        "best filter",
+        "worst filter",
+    ]
+
+
+def test_quoted_values_are_those_of_the_same_number_of_shots():
+    variants = {n: VARIANTS[n] for n in ("baseline", "apm_s")}
+    settings = table_settings(variants, PAPER, shots=[5], published=True)
+    measured = pd.DataFrame(feature_rows(settings, ("baseline", "apm_s")))
+    filtered = pd.DataFrame(filtered_rows(settings))
+    for table in (
+        tables.similarity_table(measured, settings),
+        tables.information_table(filtered, measured, settings),
+    ):
+        assert not any("quoted" in line[0] for section in table.sections for line in section.lines)
+
+
+def test_devices_are_not_mixed():
+    lines = rows(variants=("foreground", "baseline", "apm_s"), shots=(1,))
+    for line in lines:
+        if line["variant"] != "foreground":
+            line["device"] = "A100" if line["episode"] % 2 else "H100"
+    settings = table_settings({n: VARIANTS[n] for n in ("foreground", "baseline", "apm_s")}, shots=[1])
+    numbers = tables.cost_table(pd.DataFrame(lines), settings).numbers.set_index(["variant", "device"])
+    assert list(numbers.index) == [
+        ("foreground", "cpu"),
+        ("baseline", "H100"),
+        ("baseline", "A100"),
+        ("apm_s", "H100"),
+        ("apm_s", "A100"),
+    ]
+    assert np.isnan(numbers.at[("foreground", "cpu"), "factor"])
+    mine, base = (chosen(lines, variant=v, device="A100") for v in ("apm_s", "baseline"))
+    ratios = [a["seconds"] / b["seconds"] for a, b in zip(mine, base)]
+    assert numbers.at[("apm_s", "A100"), "factor"] == pytest.approx(np.median(ratios))
+
+
+def test_rows_of_an_older_version_are_refused(tmp_path):
+    old = pd.DataFrame(rows()[:2]).drop(columns=["device", "parameters_tuned"])
+    old.to_parquet(tmp_path / "old.parquet")
+    with pytest.raises(CdfssError, match="has no column parameters_tuned, device: it was made by an older"):
+        results.load([tmp_path / "old.parquet"])

@@ -1,20 +1,29 @@
-# Tables: from evaluation rows alone.
-rule table1:
+# Tables: from evaluation rows and measurements alone.
+FEATURES_FILES = expand(FEATURES, domain=run.domains, variant=run.analysed)
+FILTERED_FILES = expand(FILTERED, domain=run.domains) if run.models else []
+
+
+rule table:
     input:
-        of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
+        rows=rows_of_table,
+        features=lambda wildcards: FEATURES_FILES if wildcards.number in "34" else [],
+        filtered=lambda wildcards: FILTERED_FILES if wildcards.number == "3" else [],
     output:
-        md=report(
-            "results/table1.md",
-            caption="../report/table1.rst",
+        html=report(
+            "results/table{number}.html",
+            caption="../report/caption.rst",
             category="Tables",
-            labels={"table": "1 main benchmark", "format": "Markdown"},
+            labels=lambda wildcards: {"table": wildcards.number, "title": TABLES[int(wildcards.number)]},
         ),
-        csv="results/table1.csv",
-        tex="results/table1.tex",
+        md="results/table{number}.md",
+        csv="results/table{number}.csv",
+        tex="results/table{number}.tex",
     log:
-        f"{FOLDER}/logs/table1.log",
+        f"{FOLDER}/logs/table{{number}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/table1.tsv"
+        f"{FOLDER}/benchmarks/table{{number}}.tsv"
+    wildcard_constraints:
+        number="[1-6]",
     conda:
         ENVIRONMENT
     threads: 1
@@ -22,8 +31,9 @@ rule table1:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=run.table_settings(),
+        settings=SHOWN,
+        caption=lambda wildcards: TABLES[int(wildcards.number)],
     message:
-        "Making table 1"
+        "Making table {wildcards.number}"
     script:
-        "../scripts/table1.py"
+        "../scripts/table.py"

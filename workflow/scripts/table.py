@@ -1,0 +1,12 @@
+from cdfss import tables
+from cdfss.jobs import job
+
+with job(snakemake.log[0]):
+    table = tables.of_files(
+        int(snakemake.wildcards.number),
+        snakemake.input.rows,
+        snakemake.input.features,
+        snakemake.input.filtered,
+        snakemake.params.settings,
+    )
+    tables.write(table, dict(snakemake.output.items()))

@@ -1,5 +1,45 @@
-# Figures: from the training history, evaluation rows and stored predictions.
-if not run.source.checkpoint:
+# Figures: from the training history, rows, measurements and stored predictions; the page of the run.
+FIGURE = f"{FOLDER}/figures/{{figure}}"
+GRID = f"{FOLDER}/figures/episodes-{{domain}}-{{shot}}shot"
+GALLERY = f"{FOLDER}/gallery/{{domain}}-{{shot}}shot/gallery.json"
+# Variants whose predictions are shown: main ones with a model, else others rather than none.
+MAIN = run.shown["main"] or list(run.variants)
+PICTURED = [name for name in MAIN if name in run.models] or MAIN
+PICTURED = {name: run.variants[name].title or name for name in PICTURED}
+
+
+rule figure:
+    input:
+        unpack(figure_input),
+    output:
+        report(
+            multiext(FIGURE, ".png", ".svg"),
+            caption="../report/caption.rst",
+            category="Figures",
+            labels=lambda wildcards: {"figure": FIGURES[wildcards.figure].heading},
+        ),
+    log:
+        f"{FOLDER}/logs/figure/{{figure}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/figure/{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(FIGURES),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        settings=SHOWN,
+        caption=lambda wildcards: FIGURES[wildcards.figure].caption,
+    message:
+        "Drawing {wildcards.figure}"
+    script:
+        "../scripts/figures/{wildcards.figure}.py"
+
+
+if TRAINED:
 
     rule training_history:
         input:
@@ -7,9 +47,9 @@ if not run.source.checkpoint:
         output:
             report(
                 multiext(f"{FOLDER}/figures/training_history", ".png", ".svg"),
-                caption="../report/training_history.rst",
+                caption="../report/caption.rst",
                 category="Figures",
-                labels={"figure": "source training"},
+                labels={"figure": TRAINING_HISTORY.heading},
             ),
         log:
             f"{FOLDER}/logs/training_history.log",
@@ -21,6 +61,8 @@ if not run.source.checkpoint:
         resources:
             mem_mb=1000,
             runtime=10,
+        params:
+            caption=TRAINING_HISTORY.caption,
         message:
             "Plotting the source training"
         script:
@@ -30,16 +72,14 @@ if not run.source.checkpoint:
 rule episode_grid:
     input:
         index=f"{FOLDER}/index/{{domain}}.parquet",
-        rows=of_variants(ROWS, run.variants, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(
-            PREDICTIONS, run.models or run.variants, seed=run.seeds[0], allow_missing=True
-        ),
+        rows=of_variants(ROWS, PICTURED, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, PICTURED, seed=run.seeds[0], allow_missing=True),
     output:
         report(
-            multiext(f"{FOLDER}/figures/episodes-{{domain}}-{{shot}}shot", ".png", ".svg"),
-            caption="../report/episode_grid.rst",
-            category="Figures",
-            labels={"figure": "episodes of {domain}", "shot": "{shot}"},
+            multiext(GRID, ".png", ".svg"),
+            caption="../report/caption.rst",
+            category="Episodes",
+            labels={"domain": "{domain}", "shots": "{shot}"},
         ),
     log:
         f"{FOLDER}/logs/episode_grid/{{domain}}-{{shot}}shot.log",
@@ -52,8 +92,62 @@ rule episode_grid:
         mem_mb=2000,
         runtime=20,
     params:
-        variants={n: v.title or n for n, v in (run.models or run.variants).items()},
+        variants=PICTURED,
+        caption=EPISODE_GRID.caption,
     message:
         "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
     script:
         "../scripts/episode_grid.py"
+
+
+rule gallery:
+    input:
+        index=f"{FOLDER}/index/{{domain}}.parquet",
+        rows=of_variants(ROWS, PICTURED, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, PICTURED, seed=run.seeds[0], allow_missing=True),
+    output:
+        GALLERY,
+    log:
+        f"{FOLDER}/logs/gallery/{{domain}}-{{shot}}shot.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/gallery/{{domain}}-{{shot}}shot.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        variants=PICTURED,
+    message:
+        "Making pictures of {wildcards.domain}, {wildcards.shot}-shot, for the page"
+    script:
+        "../scripts/gallery.py"
+
+
+rule page:
+    input:
+        tables=expand(rules.table.output.html, number=TABLES),
+        galleries=expand(GALLERY, domain=run.domains, shot=run.shots),
+    output:
+        "results/index.html",
+    log:
+        f"{FOLDER}/logs/page.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/page.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=SHOWN,
+        # Linked, not inputs: a figure that is made again concerns no page.
+        figures=expand(f"{FIGURE}.png", figure=FIGURES)
+        + expand(f"{GRID}.png", domain=run.domains, shot=run.shots)
+        + ([f"{FOLDER}/figures/training_history.png"] if TRAINED else []),
+    message:
+        "Making the page of the run"
+    script:
+        "../scripts/page.py"

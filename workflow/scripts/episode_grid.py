@@ -1,11 +1,11 @@
-from cdfss import figures
+from cdfss.figures import episodes, style
 from cdfss.jobs import job
 
 with job(snakemake.log[0]):
-    figure = figures.episode_grid_of_files(
+    figure = episodes.episode_grid(
         snakemake.input.index,
         snakemake.input.rows,
         snakemake.input.predictions,
         snakemake.params.variants,
     )
-    figures.save(figure, snakemake.output)
+    style.save(figure, snakemake.output)

@@ -1,0 +1,147 @@
+"""What all figures share: sizes, colours, panels, files."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from scipy.ndimage import binary_erosion
+
+from cdfss import statistics
+from cdfss.files import replacing
+
+# Okabe and Ito's colours, told apart with any colour vision.
+SUPPORT, TRUTH, PREDICTION = "#0072B2", "#009E73", "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), "-.")
+MARKERS = "osD^vP"
+TRIVIAL_MARKERS = "+1"
+WIDTH = 6.75  # inches, two columns of a paper; the text stays readable at 5.5
+SMALL = 6.5  # points
+matplotlib.rcParams.update(
+    {
+        "font.size": 7.5,
+        "axes.titlesize": 8,
+        "axes.labelsize": 7.5,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": 7,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 3.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "cdfss",  # the same figure, the same file
+    }
+)
+
+
+def save(figure, paths) -> None:
+    """Write a figure to every path (SVG, PNG) and close it."""
+    for path in map(Path, paths):
+        with replacing(path) as temporary:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(
+                temporary, format=path.suffix[1:], dpi=200, bbox_inches="tight", metadata=metadata
+            )
+    plt.close(figure)
+
+
+def tinted(picture: np.ndarray, mask: np.ndarray, colour: str) -> np.ndarray:
+    """A picture (S, S, 3) uint8 with a mask (S, S): tinted inside, outlined, slightly faded outside."""
+    mask, colour = np.asarray(mask, bool), 255 * np.array(to_rgb(colour))
+    edge = mask & ~binary_erosion(mask, iterations=max(1, len(mask) // 100), border_value=1)
+    shown = np.where(mask[..., None], 0.55 * picture + 0.45 * colour, 0.9 * picture + 0.05 * 255)
+    return np.where(edge[..., None], colour, shown).round().astype(np.uint8)
+
+
+def lacking(text: str):
+    """A figure that says what the run lacks, in place of one that cannot be drawn."""
+    figure, axis = plt.subplots(figsize=(WIDTH / 2, 1), layout="constrained")
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, f"Not in this run: {text}", ha="center", va="center", wrap=True)
+    return figure
+
+
+def looks(settings: dict) -> dict[str, dict]:
+    """Colour, line and marker of every variant: black for the baseline, grey without a model."""
+    styles, number, trivial = {}, 0, 0
+    for name, variant in settings["variants"].items():
+        if name == settings["baseline"]:
+            styles[name] = {"color": "black", "linestyle": LINES[1], "marker": "x"}
+        elif variant["kind"] == "trivial":
+            marker = TRIVIAL_MARKERS[trivial % len(TRIVIAL_MARKERS)]
+            styles[name] = {"color": "#777777", "linestyle": LINES[2 + trivial % 2], "marker": marker}
+            trivial += 1
+        else:
+            turn, colour = divmod(number, len(COLOURS))
+            line, marker = LINES[turn % len(LINES)], MARKERS[number % len(MARKERS)]
+            styles[name] = {"color": COLOURS[colour], "linestyle": line, "marker": marker}
+            number += 1
+    return styles
+
+
+def without_marker(look: dict) -> dict:
+    """Colour and line of one of `looks`."""
+    return {key: look[key] for key in ("color", "linestyle")}
+
+
+def plain(text: str) -> str:
+    """A user's own text, of which nothing is a formula, and underscores are spaces."""
+    return text.replace("$", r"\$").replace("_", " ")
+
+
+def title_of(settings: dict, variant: str) -> str:
+    """Title of a variant."""
+    return plain(settings["variants"][variant]["title"])
+
+
+def panels(settings: dict, rows: int = 1, height: float = 1.7, **keywords):
+    """A figure with `rows` rows of a panel per domain: figure, axes (rows, domains)."""
+    number = len(settings["domains"])
+    figure, axes = plt.subplots(
+        rows,
+        number,
+        figsize=(max(WIDTH * number / 4, WIDTH / 2), height * rows + 0.5),
+        squeeze=False,
+        layout="constrained",
+        **keywords,
+    )
+    for axis, title in zip(axes[0], settings["domains"].values(), strict=True):
+        axis.set_title(plain(title))
+    return figure, axes
+
+
+def legend(figure, axes, columns: int = 5) -> None:
+    """One legend below all panels, each label once."""
+    entries = {}
+    for axis in np.ravel(axes):
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=min(columns, len(entries)),
+            frameon=False,
+        )
+
+
+def mean_and_band(rows, values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over the episodes of one list and the ends of its 95 % bootstrap interval.
+
+    Args:
+        rows: the N episodes (class_id, domain, query).
+        values: (N, n).
+
+    Returns:
+        Three arrays (n,).
+    """
+    resampled = statistics.resampled_mean(values, statistics.draws_of(rows))
+    low, high = np.percentile(resampled, statistics.INTERVAL, axis=0)
+    return values.mean(0), low, high

@@ -1,0 +1,299 @@
+"""Figures draw the numbers they are given, say what a run lacks, and are files that open."""
+
+import xml.etree.ElementTree
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import square_mask, write_picture
+from made_rows import feature_rows, filtered_rows, row, table_settings
+from PIL import Image
+
+from cdfss import catalogue, gallery, metrics, results
+from cdfss.datasets import index
+from cdfss.figures import episodes, features, filtering, rows, style, training
+
+VARIANTS = {
+    "copy": {"predictor": "copy", "title": "Copy"},
+    "baseline": {"title": "Baseline"},
+    "apm_s": {"title": "APM-S", "masker": "S"},
+    "apm_m": {"title": "APM-M", "masker": "M", "attention": True},
+    "fast": {"title": "Fast", "masker": "S", "learning_rate": 0.5, "main": False},
+}
+SETTINGS = table_settings(VARIANTS, shots=[1, 5])
+ANALYSED = ("baseline", "apm_s", "apm_m")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return pd.DataFrame(feature_rows(SETTINGS, ANALYSED))
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    generator = np.random.RandomState(0)
+    return pd.DataFrame(
+        row(generator, domain, variant, shot, 0, episode)
+        for domain in SETTINGS["domains"]
+        for variant in VARIANTS
+        for shot in (1, 5)
+        for episode in range(8)
+    )
+
+
+def line_of(axis, label):
+    (line,) = (line for line in axis.get_lines() if line.get_label() == label)
+    return np.array(line.get_xdata()), np.array(line.get_ydata())
+
+
+def stacked(measured, column, domain, variant):
+    mine = measured[(measured["domain"] == domain) & (measured["variant"] == variant)]
+    return np.stack(mine[column])
+
+
+def test_magnitudes_are_ranked_by_their_mean_over_episodes(measured):
+    figure = features.channel_magnitudes(measured, SETTINGS)
+    values = stacked(measured, "magnitudes", "cells", "apm_s")
+    expected = np.sort((values / values.mean(1, keepdims=True)).mean(0))[::-1]
+    _, drawn = line_of(figure.axes[1], "APM-S")
+    # The rank is that of the mean magnitude, which the division by an episode's mean hardly changes.
+    assert drawn.sum() == pytest.approx(expected.sum())
+    assert drawn[0] == pytest.approx(expected[0], rel=0.1)
+
+
+def test_phase_differences_are_shares_over_an_even_spread(measured):
+    figure = features.phase_differences(measured, SETTINGS)
+    xs, drawn = line_of(figure.axes[0], "Baseline")
+    assert np.allclose(drawn, 50 * stacked(measured, "phases", "lungs", "baseline").mean(0))
+    assert drawn.mean() == pytest.approx(1, rel=1e-5)
+    assert 0 < xs[0] < xs[-1] < 1
+    assert "rad" in figure.axes[0].get_xlabel()
+
+
+def test_correlations_are_cumulative_and_end_at_all_pairs(measured):
+    figure = features.channel_correlations(measured, SETTINGS)
+    _, drawn = line_of(figure.axes[0], "APM-M")
+    assert drawn[-1] == pytest.approx(100, rel=1e-5)
+    assert (np.diff(drawn) >= 0).all()
+
+
+def test_learnt_masks_are_means_raw_and_stretched(measured):
+    figure = features.learnt_masks(measured, SETTINGS)
+    images = [axis.images[0] for axis in figure.axes if axis.images]
+    expected = stacked(measured, "amplitude_factor", "lungs", "apm_s").mean(0).reshape(3, 3)
+    assert np.allclose(images[0].get_array(), expected)
+    assert images[0].get_clim() == (0, 1)
+    assert images[1].get_clim() == pytest.approx((expected.min(), expected.max()))
+    assert f"{expected.min():.3f} to {expected.max():.3f}" in figure.axes[1].get_title()
+
+
+def test_iou_by_step_begins_with_insertion_alone(measured):
+    figure = features.iou_by_step(measured, SETTINGS)
+    steps, drawn = line_of(figure.axes[0], "APM-S")
+    assert steps.tolist() == [0, 2, 5]
+    assert drawn == pytest.approx([100 * n / 40 for n in (3, 9, 20)])
+    _, flat = line_of(figure.axes[0], "Baseline")
+    assert set(flat) == {7.5}
+
+
+def test_filtering_writes_miou_and_colours_differences():
+    filtered = pd.DataFrame(filtered_rows(SETTINGS))
+    figure = filtering.filtering(filtered, SETTINGS)
+    mine = filtered[filtered["domain"] == "lungs"]
+
+    def miou(amplitude, phase):
+        cell = mine[(mine["amplitude"] == amplitude) & (mine["phase"] == phase)]
+        return 100 * metrics.mean_iou(*results.counts(cell), cell["class_id"])
+
+    axis = figure.axes[0]
+    texts = [text.get_text().strip("*") for text in axis.texts]
+    assert texts[0] == f"{miou('all', 'all'):.1f}"
+    assert texts[5] == f"{miou('high', 'low'):.1f}"
+    drawn = np.array(axis.images[0].get_array())
+    assert drawn[0, 0] == 0
+    assert drawn[1, 2] == pytest.approx(miou("high", "low") - miou("all", "all"))
+
+
+def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
+    figure = rows.iou_by_learning_rate(evaluated, SETTINGS)
+    rates, drawn = line_of(figure.axes[1], "APM-S")
+    assert rates.tolist() == [0.01, 0.5]
+    for variant, value in zip(("apm_s", "fast"), drawn, strict=True):
+        of = {"variant": variant, "domain": "cells", "shot": 1}
+        mine = evaluated[(evaluated[list(of)] == pd.Series(of)).all(axis=1)]
+        assert value == pytest.approx(100 * metrics.mean_iou(*results.counts(mine), mine["class_id"]))
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_class_iou_has_a_point_a_class_and_variant(evaluated):
+    figure = rows.class_iou(evaluated, SETTINGS)
+    _, drawn = line_of(figure.axes[2], "Copy")
+    mine = evaluated[(evaluated["variant"] == "copy") & (evaluated["domain"] == "lungs")]
+    mine = mine[mine["shot"] == 5]
+    ious = metrics.class_iou(*results.counts(mine), mine["class_id"])
+    assert drawn == pytest.approx([100 * ious[0], 100 * ious[1]])
+    assert "Fast" not in [line.get_label() for line in figure.axes[0].get_lines()]
+
+
+def test_many_classes_are_drawn_by_rank(evaluated):
+    many = evaluated.assign(class_id=evaluated["episode"] + 100 * (evaluated["episode"] > 3))
+    many = pd.concat([many, many.assign(class_id=many["class_id"] + 1000, episode=many["episode"] + 8)])
+    figure = rows.class_iou(many, SETTINGS)
+    xs, drawn = line_of(figure.axes[0], "Baseline")
+    assert len(xs) == 16
+    assert (np.diff(drawn) <= 0).all()
+
+
+def test_paired_episodes_are_on_the_same_episode(evaluated):
+    figure = rows.paired_episodes(evaluated.sample(frac=1, random_state=0), SETTINGS)
+    points = figure.axes[0].collections[0].get_offsets()
+    mine = evaluated[(evaluated["domain"] == "lungs") & (evaluated["shot"] == 1)]
+    iou = 100 * mine["intersection_foreground"] / mine["union_foreground"]
+    by = {v: iou[mine["variant"] == v].to_numpy() for v in ("baseline", "apm_s")}
+    assert np.allclose(points, np.stack([by["baseline"], by["apm_s"]], 1))
+    better = 100 * (by["apm_s"] > by["baseline"]).mean()
+    assert f"better {better:.0f} %" in figure.axes[0].texts[0].get_text()
+
+
+def test_what_a_run_lacks_is_written_into_its_figure(evaluated):
+    lone = table_settings({"copy": {"predictor": "copy"}}, shots=[1])
+    figures = [filtering.filtering(None, lone), rows.iou_by_learning_rate(None, lone)]
+    figures += [rows.paired_episodes(evaluated, lone), rows.class_iou(None, lone)]
+    names = (
+        "channel_magnitudes",
+        "phase_differences",
+        "channel_correlations",
+        "learnt_masks",
+        "iou_by_step",
+    )
+    figures += [getattr(features, name)(None, lone) for name in names]
+    figures.append(features.heat_maps(None, [], lone))
+    plain = table_settings({"baseline": {}}, shots=[1])
+    figures.append(features.learnt_masks(pd.DataFrame(feature_rows(plain, ("baseline",))), plain))
+    for figure in figures:
+        assert figure.axes[0].texts[0].get_text().startswith("Not in this run: ")
+
+
+@pytest.fixture
+def pictured(settings, tmp_path):
+    """An index of six pictures, rows and stored masks of two variants on four episodes."""
+    root = tmp_path / "mine"
+    for number in range(6):
+        write_picture(root / "roof" / "images" / f"{number}.jpg", seed=number)
+        write_picture(root / "roof" / "masks" / f"{number}.png", mask=square_mask())
+    index.build(settings(root), tmp_path / "index.parquet", 1, lambda line: None)
+    images = index.load(tmp_path / "index.parquet").rows["image"]
+    generator = np.random.RandomState(0)
+    for number, variant in enumerate(("baseline", "apm_s")):
+        lines = [row(generator, "lungs", variant, 1, 0, episode) for episode in range(4)]
+        masks = {}
+        for episode, line in enumerate(lines):
+            line |= {"class_id": 0, "query": images[episode], "supports": [images[5]]}
+            line |= {"intersection_foreground": 10 * episode + number, "union_foreground": 60}
+            masks[episode] = np.zeros((64, 64), np.uint8)
+            masks[episode][10 : 20 + 8 * episode, 10:30] = 1
+        results.save(lines, tmp_path / "rows" / variant / "1shot-seed0" / "0.parquet", {})
+        results.save_predictions(masks, tmp_path / "predictions" / variant / "1shot-seed0" / "0.parquet")
+    kinds = ("rows", "predictions")
+    found = [sorted((tmp_path / kind).glob("*/*/*.parquet"), reverse=True) for kind in kinds]
+    return tmp_path / "index.parquet", *found
+
+
+def test_the_grid_shows_worst_median_and_best_episode(pictured):
+    figure = episodes.episode_grid(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"})
+    titles = [axis.get_title() for axis in figure.axes]
+    assert "query 0\nworst" in titles
+    assert "query 3\nbest" in titles
+    assert "Baseline\nIoU 0.0 %" in titles
+    assert "APM-S\nIoU 51.7 %" in titles
+
+
+def test_heat_maps_outline_the_truth_of_the_median_episode(pictured, measured):
+    settings = table_settings(VARIANTS, ("lungs",), shots=[1])
+    images = index.load(pictured[0]).rows["image"]
+    mine = measured[measured["domain"] == "lungs"].assign(class_id=0)
+    mine["query"] = [images[episode] for episode in mine["episode"]]
+    mine["supports"] = [[images[0]]] * len(mine)
+    figure = features.heat_maps(mine, [pictured[0]], settings)
+    drawn = [axis.images[0] for axis in figure.axes if axis.images]
+    assert len(drawn) == 2 + 2 * 3  # support and query, then two kinds of three variants
+    assert drawn[-1].get_clim() == (0, 1)
+
+
+def test_the_gallery_says_what_its_pictures_show(pictured, tmp_path):
+    import json
+
+    gallery.write(
+        *pictured, {"baseline": "Baseline", "apm_s": "APM-S"}, tmp_path / "gallery" / "gallery.json"
+    )
+    told = json.loads((tmp_path / "gallery" / "gallery.json").read_text())
+    assert [episode["episode"] for episode in told["episodes"]] == [0, 1, 2, 3]
+    pictures = told["episodes"][2]["pictures"]
+    assert [picture["text"] for picture in pictures] == [
+        "support 1",
+        "query with truth",
+        "Baseline",
+        "APM-S",
+    ]
+    assert pictures[2]["iou"] == pytest.approx(100 * 20 / 60)
+    for picture in pictures:
+        with Image.open(tmp_path / "gallery" / picture["file"]) as image:
+            assert image.size == (gallery.SIDE, gallery.SIDE)
+
+
+def test_a_mask_is_tinted_inside_and_outlined():
+    picture = np.full((50, 50, 3), 100, np.uint8)
+    mask = np.zeros((50, 50), bool)
+    mask[10:40, 10:40] = True
+    shown = style.tinted(picture, mask, "#ff0000")
+    assert shown[10, 10].tolist() == [255, 0, 0]
+    assert shown[25, 25].tolist() == [170, 55, 55]
+    assert shown[0, 0].tolist() == [103, 103, 103]
+
+
+def test_files_open_and_are_the_same_every_time(tmp_path, measured):
+    paths = [tmp_path / "a.svg", tmp_path / "b.svg", tmp_path / "a.png"]
+    style.save(features.channel_correlations(measured, SETTINGS), [paths[0], paths[2]])
+    style.save(features.channel_correlations(measured, SETTINGS), [paths[1]])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert xml.etree.ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
+    with Image.open(paths[2]) as image:
+        assert image.width > 600
+
+
+def test_variants_look_different():
+    looks = style.looks(table_settings({f"v{n}": {"masker": "S", "steps": n} for n in range(1, 25)}))
+    assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 24
+
+
+def test_every_figure_has_a_function_a_script_and_a_caption():
+    from pathlib import Path
+
+    scripts = Path(__file__).parent.parent / "workflow" / "scripts" / "figures"
+    assert {path.stem for path in scripts.glob("*.py")} == set(catalogue.FIGURES)
+    for name, entry in catalogue.FIGURES.items():
+        module = {"filtered": filtering, "rows": rows}.get(entry.needs, features)
+        assert callable(getattr(module, name))
+        assert f".{name}(" in (scripts / f"{name}.py").read_text()
+        assert entry.caption.endswith(".")
+
+
+def test_the_training_history_marks_the_best_epoch():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "train_miou": [0.1, 0.2, 0.3]}
+    )
+    figure = training.training_history(history.assign(validation_miou=[0.2, 0.5, 0.4]))
+    xs, ys = line_of(figure.axes[1], "chosen")
+    assert (xs[0], ys[0]) == (2, 50)
+
+
+def test_titles_are_no_formulas(tmp_path, evaluated):
+    settings = table_settings({"baseline": {"title": "costs $x_$ y"}}, shots=[1])
+    style.save(rows.class_iou(evaluated, settings), [tmp_path / "a.png"])

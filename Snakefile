@@ -15,6 +15,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/source.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 
@@ -22,6 +23,8 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        rules.table1.output,
-        [] if run.source.checkpoint else rules.training_history.output,
+        expand(rules.table.output, number=TABLES),
+        expand(rules.figure.output, figure=FIGURES),
+        rules.training_history.output if TRAINED else [],
         expand(rules.episode_grid.output, domain=run.domains, shot=run.shots),
+        rules.page.output,

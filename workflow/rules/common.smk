@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from snakemake.exceptions import WorkflowError
 
 from cdfss import configuration, devices, preflight
+from cdfss.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
 from cdfss.errors import CdfssError
 
 try:
@@ -16,7 +17,9 @@ except CdfssError as error:
     raise WorkflowError(str(error))
 
 FOLDER = f"results/{run.name}"
+SHOWN = run.table_settings()  # what tables, figures and page need to know of the run
 ENVIRONMENT = "../../envs/cdfss.yaml"
+TRAINED = bool(run.models) and run.source.checkpoint is None
 # GPUs of one training or evaluation job. "cuda" is taken at its word here, since the machine that
 # plans need not be the one that computes; a local run checks before its first job.
 GPUS = int(run.device == "cuda" or (run.device == "auto" and len(devices.visible()) > 0))
@@ -53,6 +56,29 @@ def of_variants(pattern, variants, **wildcards):
         shards = range(run.shards_of(variant))
         files += expand(pattern, variant=variant, shard=shards, **wildcards)
     return files
+
+
+def rows_of(shown):
+    """Row files of the variants that a table or figure shows, an entry of `run.shown`."""
+    lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
+    return of_variants(ROWS, run.shown[shown], **lists)
+
+
+def rows_of_table(wildcards):
+    """Row files of a table; tables 3 and 4 are made from measurements."""
+    shown = {"1": "main", "2": "insertion", "5": "alternatives", "6": "cost"}.get(wildcards.number)
+    return rows_of(shown) if shown else []
+
+
+def figure_input(wildcards):
+    """What a figure is made from."""
+    needs = FIGURES[wildcards.figure].needs
+    if needs == "rows":
+        return {"rows": rows_of("rates" if wildcards.figure == "iou_by_learning_rate" else "main")}
+    if needs == "filtered":
+        return {"filtered": FILTERED_FILES}
+    index = expand(f"{FOLDER}/index/{{domain}}.parquet", domain=run.domains)
+    return {"features": FEATURES_FILES, "index": index if needs == "pictures" else []}
 
 
 def main_process():

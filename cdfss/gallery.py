@@ -1,0 +1,53 @@
+"""Pictures of a dozen episodes of a domain, for the page of the run."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from cdfss.figures.episodes import load_episodes
+from cdfss.figures.style import PREDICTION, SUPPORT, TRUTH, tinted
+from cdfss.files import replacing
+
+EPISODES = 12
+SIDE = 200  # pixels
+
+
+def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path: str | Path) -> None:
+    """Write JPEG files and, last, the gallery.json beside them that says what they show.
+
+    The episodes are at even distances by the IoU of the first variant, worst first.
+
+    Args:
+        index_path, rows_paths, prediction_paths: as `load_episodes`.
+        titles: by variant, in the order shown.
+        path: of gallery.json.
+    """
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.jpg"):  # of other episodes, or of a job that was killed
+        old.unlink()
+    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES)
+    entries = []
+    for episode in shown:
+        pictures = []
+
+        def add(name, picture, mask, colour, text, variant=None, episode=episode, pictures=pictures):
+            file = f"{episode.number}-{name}.jpg"
+            image = Image.fromarray(tinted(picture, mask, colour))
+            image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / file, quality=88)
+            iou = None if variant is None else episode.iou[variant]
+            pictures.append({"file": file, "text": text, "variant": variant, "iou": iou})
+
+        for shot, support in enumerate(episode.supports, 1):
+            add(f"support{shot}", *support, SUPPORT, f"support {shot}")
+        add("truth", *episode.query, TRUTH, "query with truth")
+        for variant, title in titles.items():
+            predicted = episode.predictions[variant]
+            add(f"by-{variant}", episode.query[0], predicted, PREDICTION, title, variant)
+        told = {"episode": episode.number, "class_name": episode.class_name}
+        entries.append(told | {"pictures": pictures})
+    told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
+    told |= {"variants": titles, "episodes": entries}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told))

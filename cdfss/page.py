@@ -1,0 +1,95 @@
+"""Static pages: one per table, and the whole run as results/index.html. No server, no torch."""
+
+import json
+import os
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cdfss import catalogue
+from cdfss.files import replacing
+
+BEGIN, END = '<article class="table"', "</article>"
+
+
+def _render(**values) -> str:
+    environment = Environment(
+        loader=PackageLoader("cdfss"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    empty = {"table": None, "articles": [], "figures": [], "galleries": [], "domains": {}, "shots": []}
+    values = empty | {"summary": ""} | values
+    return environment.get_template("page.html").render(groups=_groups, **values)
+
+
+def _groups(section) -> list[list[dict]]:
+    """Lines of a section with their roles, details together with their row."""
+    groups: list[list[dict]] = []
+    for cells, role in zip(section.lines, section.roles, strict=True):
+        line = {"cells": cells, "role": role}
+        if role == "detail":
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    return groups
+
+
+def of_table(table) -> str:
+    """A `tables.Table` as a page of its own, whose columns sort."""
+    return _render(title=table.title, table=table)
+
+
+def _article(path: str | Path) -> Markup:
+    """The table of a page that `of_table` made."""
+    text = Path(path).read_text()
+    return Markup(text[text.index(BEGIN) : text.index(END) + len(END)])
+
+
+def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
+    """Write the page of a run: its tables, figures and episodes.
+
+    Figures and pictures of episodes are linked, from where the page lies; keep the folders together.
+
+    Args:
+        tables: pages of the tables.
+        figures: PNG files; the SVG file of each lies beside it.
+        galleries: files that `gallery.write` makes.
+        settings: `Configuration.table_settings`.
+    """
+    here = Path(path).parent
+    shown = []
+    for figure in map(Path, figures):
+        entry, detail = catalogue.figure(figure.stem, settings)
+        link = os.path.relpath(figure, here)
+        shown.append(
+            {
+                "name": figure.stem,
+                "heading": f"{entry.heading}{detail}",
+                "caption": entry.caption,
+                "png": link,
+                "svg": str(Path(link).with_suffix(".svg")),
+            }
+        )
+    entries = []
+    for gallery in map(Path, galleries):
+        entry = json.loads(gallery.read_text())
+        entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
+    domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
+    summary = [
+        f"Run {settings['run']}: {', '.join(domains.values())}",
+        f"{len(settings['variants'])} variants",
+        f"shots {', '.join(map(str, shots))}",
+        f"seeds {', '.join(map(str, seeds))}",
+        f"{settings['image_size']} px",
+    ]
+    text = _render(
+        title=settings["title"] or "Cross-domain few-shot segmentation",
+        summary="; ".join(summary) + ".",
+        articles=[_article(table) for table in tables],
+        figures=shown,
+        galleries=entries,
+        domains=domains,
+        shots=shots,
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,138 @@
+"""The page of a run, used in a real browser."""
+
+import os
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_rows import row, table_settings
+from test_figures import pictured  # noqa: F401
+
+from cdfss import catalogue, gallery, page, tables
+from cdfss.figures import rows, style
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+VARIANTS = {
+    "copy": {"predictor": "copy", "title": "Copied <mask>"},
+    "baseline": {"title": "Baseline"},
+    "apm_s": {"title": "APM-S", "masker": "S"},
+}
+SETTINGS = table_settings(
+    VARIANTS, ("lungs", "fss1000"), shots=[1, 5], published=False, title="Demo & more"
+)
+
+
+@pytest.fixture
+def made(tmp_path, pictured):  # noqa: F811
+    """A page with six tables, one figure and one gallery; returns its path."""
+    generator = np.random.RandomState(0)
+    evaluated = pd.DataFrame(
+        row(generator, domain, variant, shot, 0, episode)
+        for domain in SETTINGS["domains"]
+        for variant in VARIANTS
+        for shot in (1, 5)
+        for episode in range(6)
+    )
+    made = [
+        tables.main_table(evaluated, SETTINGS),
+        tables.insertion_table(evaluated, SETTINGS),
+        tables.information_table(None, None, SETTINGS),
+        tables.similarity_table(None, SETTINGS),
+        tables.alternatives_table(evaluated, SETTINGS),
+        tables.cost_table(evaluated, SETTINGS),
+    ]
+    for table in made:
+        paths = {kind: tmp_path / f"table{table.number}.{kind}" for kind in ("md", "csv", "tex", "html")}
+        tables.write(table, paths)
+    figure = tmp_path / "x" / "figures" / "class_iou.png"
+    style.save(rows.class_iou(evaluated, SETTINGS), [figure, figure.with_suffix(".svg")])
+    pictures = tmp_path / "x" / "gallery" / "lungs-1shot" / "gallery.json"
+    gallery.write(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"}, pictures)
+    articles = [tmp_path / f"table{number}.html" for number in catalogue.TABLES]
+    page.write(articles, [figure], [pictures], SETTINGS, tmp_path / "index.html")
+    return tmp_path / "index.html"
+
+
+def test_links_are_relative_and_there(made):
+    text = made.read_text()
+    links = re.findall(r'(?:src|href)="([^"#]+)"', text)
+    assert len(links) == 2 + 4 * 4
+    for link in links:
+        assert not link.startswith("/")
+        assert (made.parent / link).is_file()
+    assert "Copied &lt;mask&gt;" in text
+    assert "<mask>" not in text
+
+
+@pytest.fixture
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def opened(browser, path, width=1280):
+    """The page in a tab, and the list that its errors go into."""
+    tab, errors = browser.new_page(viewport={"width": width, "height": 900}), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    tab.on("requestfailed", lambda request: errors.append(request.url))
+    tab.goto(path.as_uri())
+    return tab, errors
+
+
+def first_cells(tab):
+    return tab.locator("#table1 table").first.locator("tbody tr td:first-child").all_inner_texts()
+
+
+def test_tables_sort_in_a_browser_and_keep_details_with_their_row(made, browser):
+    tab, errors = opened(browser, made)
+    assert tab.title() == "Demo & more"
+    shown = ["Copied <mask>", "− baseline", "Baseline", "APM-S", "− baseline", "episodes"]
+    assert first_cells(tab) == shown
+    head = tab.locator("#table1 table").first.locator("thead th").nth(1)
+    for order in ("descending", "ascending"):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == order
+        cells = tab.locator("#table1 table").first.locator("tr.row td:nth-child(2)").all_inner_texts()
+        values = [float(cell.split()[0]) for cell in cells]
+        assert values == sorted(values, reverse=order == "descending")
+        after = first_cells(tab)
+        assert after[-1] == "episodes"
+        for name in ("Copied <mask>", "APM-S"):
+            assert after[after.index(name) + 1] == "− baseline"
+    tab.locator("#table1 thead button").first.press("Enter")
+    assert first_cells(tab)[0] == "Copied <mask>"
+    assert errors == []
+
+
+def test_episodes_are_chosen_by_domain_shots_and_variant_in_a_browser(made, browser):
+    tab, errors = opened(browser, made)
+    assert tab.locator(".episode:visible").count() == 4
+    assert tab.locator('.episode:visible figure[data-variant="apm_s"]:visible').count() == 4
+    tab.get_by_label("APM-S", exact=True).uncheck()
+    assert tab.locator('figure[data-variant="apm_s"]:visible').count() == 0
+    assert tab.locator('figure[data-variant="baseline"]:visible').count() == 4
+    tab.locator("input[name=shot][value='5']").check()
+    assert tab.locator(".episode:visible").count() == 0
+    assert errors == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_pictures_load_and_nothing_runs_over_the_edge_in_a_browser(made, browser, width):
+    tab, errors = opened(browser, made, width)
+    images = tab.locator("img")
+    for number in range(images.count()):
+        images.nth(number).scroll_into_view_if_needed()
+    tab.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    if os.environ.get("CDFSS_SCREENSHOTS"):
+        tab.screenshot(path=f"{os.environ['CDFSS_SCREENSHOTS']}/page-{width}.png", full_page=True)
+    assert errors == []

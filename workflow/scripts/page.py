@@ -1,0 +1,11 @@
+from cdfss import page
+from cdfss.jobs import job
+
+with job(snakemake.log[0]):
+    page.write(
+        snakemake.input.tables,
+        snakemake.params.figures,
+        snakemake.input.galleries,
+        snakemake.params.settings,
+        snakemake.output[0],
+    )

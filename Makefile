@@ -15,11 +15,12 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile config/demo.yaml --quiet rules
 	@echo; cat results/table1.md
-	@echo; echo "Tables:  results/table1.md, results/table1.csv, results/table1.tex"
-	@echo "Figures: results/demo/figures/"
+	@echo; echo "Everything on one page: results/index.html"
+	@echo "Tables: results/table1.md to table6.md (.csv, .tex, .html); figures: results/demo/figures/"
 
+# As many tests at once as there are cores, each on one: threads of several would wait for each other.
 test: .venv/installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist worksteal
 
 # Times of the fast and the plain path, in ResNet-50 passes; six to ten minutes on 2 cores.
 bench: .venv/installed

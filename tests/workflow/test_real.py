@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cdfss import results
+from cdfss import measurement, results
 
 from .conftest import ROOT
 
@@ -35,6 +35,7 @@ def test_real_pictures_end_in_a_table(project):
     values["image_size"] = 128
     values["source"]["epochs"] = 1
     values["adaptation"]["steps"] = 3
+    values["analysis"] = {"episodes": 3}
     values["variants"] = {n: values["variants"][n] for n in ("foreground", "copy", "baseline", "apm_s")}
     for domain in values["domains"].values():
         domain["episodes"] = 15
@@ -42,6 +43,8 @@ def test_real_pictures_end_in_a_table(project):
     project.run("--cores", "2", "--configfile", name)
     table = pd.read_csv(project.folder / "results" / "table1.csv")
     miou = table.set_index(["variant", "domain"])["miou"]
+    assert (table["miou_low"] <= table["miou"]).all()
+    assert (table["miou"] <= table["miou_high"]).all()
     assert len(miou) == 4 * 5
     assert miou.between(0, 100).all()
     # Facts of these pictures, whatever the model: lungs lie alike, the copied mask finds them.
@@ -52,6 +55,12 @@ def test_real_pictures_end_in_a_table(project):
     assert (tuned["steps"] == 3).all()
     assert (tuned["last_loss"] <= tuned["first_loss"] + 1e-6).mean() > 0.8
     assert rows[rows["variant"] == "baseline"]["first_loss"].isna().all()
+    # The filter that keeps everything is the baseline, on the episodes that both looked at.
+    filtered = measurement.load((project.folder / "results" / "real" / "analysis").glob("filtering/*"))
+    kept = filtered[(filtered["amplitude"] == "all") & (filtered["phase"] == "all")]
+    both = kept.merge(rows[rows["variant"] == "baseline"], on=["domain", "episode"])
+    assert len(both) == 4 * 3
+    assert (both["intersection_foreground_x"] == both["intersection_foreground_y"]).all()
     # Pictures are used where they lie: nothing is downloaded or copied, only tiles are cut.
     assert [p.name for p in (project.folder / "data").iterdir()] == ["deepglobe"]
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)

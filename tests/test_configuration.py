@@ -96,7 +96,8 @@ def test_the_default_is_the_papers_run():
     run = configuration.load(ROOT / "config" / "config.yaml")
     assert list(run.domains) == ["fss1000", "deepglobe", "isic2018", "chestxray"]
     assert [d.episodes for d in run.domains.values()] == [2400, 600, 600, 600]
-    assert list(run.variants) == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
+    assert list(run.models) == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
+    assert list(run.variants) == ["foreground", "copy", *run.models]
     assert run.shots == [1, 5]
     rates = {d: run.evaluation_settings(d, "apm_s", 1, 0)["learning_rate"] for d in run.domains}
     assert rates == {"fss1000": 1e-2, "deepglobe": 1e-5, "isic2018": 1e-2, "chestxray": 1e-1}

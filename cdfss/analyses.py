@@ -1,8 +1,8 @@
 """What the paper looks at in features and pictures (paper tables 1, 6, 7, figures 1, 2, 3, 6, 7).
 
-Feature maps are those of one picture at stride 32, real, (C, h, w). Where pairs of channels are
-compared, PAIRED channels at even distances stand for all: the mean over their pairs differs from
-that over all pairs by far less than two pictures differ.
+Feature maps are those of one picture at stride 32, real, (C, h, w). Where measurements compare pairs
+of channels, PAIRED channels at even distances stand for all: the mean over their pairs differs from
+that over all pairs by far less than two pictures differ. (The loss takes all pairs.)
 """
 
 import math
@@ -15,6 +15,7 @@ from cdfss.hypercorrelation import SupportPlane, correlate
 
 PAIRED = 128  # channels, 8,128 pairs
 BINS = 10  # of a channel's values; the paper does not state its estimator
+SHIFTS = 4
 PHASE_BINS = 50  # 0 to pi, paper figure 3
 CORRELATION_BINS = 100  # absolute correlation, 0 to 1
 BANDS = ("all", "low", "high")
@@ -26,7 +27,7 @@ def filter_pictures(pictures: Tensor, amplitude: str, phase: str, radius: float,
 
     Low are frequencies up to `radius` from zero, as a share of the highest one along an axis (half
     a cycle a pixel); high are all others. What is left is transformed back; values may then lie
-    outside the range they had. Amplitude low plus amplitude high, phases kept, is the picture.
+    outside the range they had. With fill "zero" and phases kept, low plus high is the picture.
 
     Args:
         pictures: real, (..., S, S); every plane on its own.
@@ -34,6 +35,9 @@ def filter_pictures(pictures: Tensor, amplitude: str, phase: str, radius: float,
         radius: 0 keeps the mean alone; the corners are at 1.41.
         fill: what removed amplitudes become: "zero", or "mean", their own mean over the plane.
             Removed phases become 0 either way.
+
+    Returns:
+        Pictures of the same shape; the same ones where all is kept.
 
     Raises:
         CdfssError: for another band or fill.
@@ -87,14 +91,27 @@ def mutual_information(maps: Tensor, bins: int = BINS) -> float:
 
 
 def chance_information(maps: Tensor, bins: int = BINS) -> float:
-    """`mutual_information` once the positions of every channel are shuffled apart, in nats.
+    """`mutual_information` once every channel is shifted by an offset of its own, in nats.
 
-    Nothing is shared any more, so this much of the estimate is the estimator's.
+    The offsets are drawn over the whole map, which goes on at its other side; the mean of SHIFTS
+    such draws. A channel keeps its values and how smooth it is, and with them the estimator's bias:
+    shuffled positions would give less chance to smooth maps than they have, and masks change how
+    smooth maps are. What two channels share is gone but where their offsets are nearly the same.
+
+    Args:
+        maps: (C, h, w).
     """
     values = some_channels(maps)
+    channels, (height, width) = len(values), maps.shape[1:]
     generator = torch.Generator().manual_seed(0)
-    order = torch.rand(values.shape, generator=generator).argsort(1).to(values.device)
-    return _information(values.gather(1, order), bins)
+    found = []
+    for _ in range(SHIFTS):
+        down, right = (torch.randint(n, (channels, 1, 1), generator=generator) for n in (height, width))
+        rows = (torch.arange(height)[:, None] - down) % height
+        columns = (torch.arange(width) - right) % width
+        places = (rows * width + columns).flatten(1).to(values.device)  # (c, h * w)
+        found.append(_information(values.gather(1, places), bins))
+    return sum(found) / SHIFTS
 
 
 def _information(values: Tensor, bins: int) -> float:
@@ -130,11 +147,13 @@ def gaussian_information(maps: Tensor) -> Tensor:
 def correlations(values: Tensor) -> Tensor:
     """Correlation of every two of c channels over n positions, (..., c, n) -> (..., c, c).
 
-    0 where a channel is constant.
+    0 where a channel is constant, that is where it varies by no more than rounding.
     """
-    centred = values.float() - values.float().mean(-1, keepdim=True)
+    values = values.float()
+    centred = values - values.mean(-1, keepdim=True)
     length = centred.norm(dim=-1, keepdim=True)
-    unit = centred / length.clamp(min=torch.finfo(torch.float32).tiny)
+    rounding = 1e-6 * values.norm(dim=-1, keepdim=True)
+    unit = centred / length.clamp(min=torch.finfo(torch.float32).tiny) * (length > rounding)
     with torch.autocast(values.device.type, enabled=False):
         return unit @ unit.mT
 

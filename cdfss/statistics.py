@@ -24,7 +24,8 @@ def draws(class_id, *key) -> np.ndarray:
     Of a class of n episodes n - 1 are drawn, and their weights add up to n: with n draws intervals
     would be too narrow by the square root of (n - 1) / n, which is much for small classes (Rao and
     Wu 1988, resampling inference with complex survey data). Classes of a single episode are drawn
-    from each other in the same way. A list of one episode gives nan: nothing is known of its chance.
+    from each other in the same way, the only such class together with the smallest other one. A
+    list of one episode gives nan: nothing is known of its chance.
 
     Args:
         class_id: (N,).
@@ -34,7 +35,10 @@ def draws(class_id, *key) -> np.ndarray:
     seeds = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
     generator = np.random.default_rng([0, *seeds])
     _, place, sizes = np.unique(class_id, return_inverse=True, return_counts=True)
-    stratum = np.where(sizes[place] == 1, -1, place)
+    single = sizes == 1
+    if single.sum() == 1 and len(sizes) > 1:
+        single[np.where(single, len(class_id), sizes).argmin()] = True
+    stratum = np.where(single[place], -1, place)
     weights = np.full((RESAMPLES, len(class_id)), np.nan if len(class_id) == 1 else 1.0)
     for one in np.unique(stratum):
         (members,) = np.nonzero(stratum == one)
@@ -73,41 +77,61 @@ def resampled_mean(values, weights) -> np.ndarray:
     return weights @ np.asarray(values, np.float64) / weights.shape[1]
 
 
-def interval(resampled) -> tuple[float, float]:
-    """Ends of the 95 % percentile interval."""
-    low, high = np.percentile(resampled, INTERVAL)
-    return float(low), float(high)
+class Estimate:
+    """A number and its bootstrap replicates, the same number of every resample.
 
-
-class Sample:
-    """A number, and the same number of every resample: what intervals are made of.
-
-    Differences and means of samples go resample by resample, so they are paired.
+    Differences and means of estimates go replicate by replicate, so they are paired.
 
     Attributes:
         value: float.
-        resampled: (RESAMPLES,).
+        replicates: (RESAMPLES,).
     """
 
-    def __init__(self, value: float, resampled: np.ndarray):
-        self.value, self.resampled = float(value), resampled
+    def __init__(self, value: float, replicates: np.ndarray):
+        self.value, self.replicates = float(value), replicates
 
-    def __sub__(self, other: "Sample") -> "Sample":
-        return Sample(self.value - other.value, self.resampled - other.resampled)
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the 95 % interval: percentiles of the replicates, shifted to have the value as mean.
+
+        IoU is a ratio of sums, and of a class of ten episodes it changes a little, on average, when
+        they are drawn again. Over 240 classes such shifts do not cancel as chance does, so that bare
+        percentiles could leave out the value itself. The interval is thus about lists of this size.
+        """
+        low, high = np.percentile(self.replicates, INTERVAL) - self.replicates.mean() + self.value
+        return float(low), float(high)
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value - other.value, self.replicates - other.replicates)
 
     @classmethod
-    def mean(cls, samples: Iterable["Sample"]) -> "Sample":
-        samples = list(samples)
-        values = [sample.value for sample in samples]
-        return cls(np.mean(values), np.mean([sample.resampled for sample in samples], axis=0))
+    def mean(cls, estimates: Iterable["Estimate"]) -> "Estimate":
+        estimates = list(estimates)
+        values = [estimate.value for estimate in estimates]
+        return cls(np.mean(values), np.mean([estimate.replicates for estimate in estimates], axis=0))
 
     def columns(self, name: str) -> dict[str, float]:
         """`name`, `name_low` and `name_high`: the value and its 95 % interval."""
-        low, high = interval(self.resampled)
+        low, high = self.interval
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
 
 
-UNKNOWN = Sample(np.nan, np.full(RESAMPLES, np.nan))
+UNKNOWN = Estimate(np.nan, np.full(RESAMPLES, np.nan))
+
+
+def mean_and_interval(rows: pd.DataFrame, values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of a measurement over the episodes of one list, and the ends of its 95 % interval.
+
+    Args:
+        rows: the N episodes (class_id, domain, query).
+        values: (N, n).
+
+    Returns:
+        Three arrays (n,).
+    """
+    mean, replicates = np.mean(values, axis=0), resampled_mean(values, draws_of(rows))
+    low, high = np.percentile(replicates, INTERVAL, axis=0) - replicates.mean(axis=0) + mean
+    return mean, low, high
 
 
 def one_list(rows: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +159,8 @@ def same_episodes(lists: dict[str, pd.DataFrame], where: str) -> None:
     names = list(lists)
     for name in names[1:]:
         first, other = (
-            lists[n][["episode", "class_id", "query"]].to_numpy().tolist() for n in (names[0], name)
+            [[*map(list, part["supports"])], part[["episode", "class_id", "query"]].to_numpy().tolist()]
+            for part in (lists[names[0]], lists[name])
         )
         if first != other:
             raise CdfssError(
@@ -144,13 +169,13 @@ def same_episodes(lists: dict[str, pd.DataFrame], where: str) -> None:
             )
 
 
-def miou_samples(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Sample]:
+def miou_estimates(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Estimate]:
     """mIoU in percent by (variant, domain, shot, seed).
 
     Raises:
         CdfssError: when an episode is there twice, or variants have different episodes.
     """
-    samples = {}
+    estimates = {}
     for (domain, shot, seed), group in rows.groupby(["domain", "shot", "seed"], sort=False):
         lists = {name: one_list(part) for name, part in group.groupby("variant", sort=False)}
         same_episodes(lists, f"{domain}, {shot}-shot, seed {seed}")
@@ -160,27 +185,45 @@ def miou_samples(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Sample]:
             intersection, union = results.counts(part)
             value = metrics.mean_iou(intersection, union, class_id)
             resampled = resampled_miou(intersection[:, 1], union[:, 1], class_id, weights)
-            samples[variant, domain, shot, seed] = Sample(100 * value, 100 * resampled)
-    return samples
+            estimates[variant, domain, shot, seed] = Estimate(100 * value, 100 * resampled)
+    return estimates
 
 
-def list_miou_samples(rows: pd.DataFrame, within: str = "variant") -> dict[tuple[str, str], Sample]:
-    """mIoU in percent by (`within`, domain), as `miou_samples`, of one list a domain."""
-    samples = miou_samples(rows.assign(variant=rows[within]))
-    return {(name, domain): sample for (name, domain, _, _), sample in samples.items()}
+def list_miou_estimates(rows: pd.DataFrame, within: str = "variant") -> dict[tuple[str, str], Estimate]:
+    """mIoU in percent by (`within`, domain), as `miou_estimates`, of one list a domain.
+
+    Raises:
+        CdfssError: as `miou_estimates`, and when a domain has several lists.
+    """
+    _must_be_one_list_a_domain(rows)
+    estimates = miou_estimates(rows.assign(variant=rows[within]))
+    return {(name, domain): estimate for (name, domain, _, _), estimate in estimates.items()}
 
 
-def mean_samples(rows: pd.DataFrame, column: str, within: str = "variant") -> dict[tuple[str, str], Sample]:
+def _must_be_one_list_a_domain(rows: pd.DataFrame) -> None:
+    lists = rows[["domain", "shot", "seed"]].drop_duplicates()
+    several = lists[lists.duplicated("domain", keep=False)]
+    if len(several):
+        named = "; ".join(
+            f"{d}, {shot}-shot, seed {seed}" for d, shot, seed in several.itertuples(index=False)
+        )
+        raise CdfssError(f"measurements of several lists of a domain, expected one: {named}")
+
+
+def mean_estimates(
+    rows: pd.DataFrame, column: str, within: str = "variant"
+) -> dict[tuple[str, str], Estimate]:
     """Mean of a measurement by (`within`, domain) over the episodes of one list a domain.
 
     Raises:
-        CdfssError: as `miou_samples`.
+        CdfssError: as `list_miou_estimates`.
     """
-    samples = {}
+    _must_be_one_list_a_domain(rows)
+    estimates = {}
     for domain, group in rows.groupby("domain", sort=False):
         lists = {name: one_list(part) for name, part in group.groupby(within, sort=False)}
         same_episodes(lists, domain)
         weights = draws_of(next(iter(lists.values())))
         for name, part in lists.items():
-            samples[name, domain] = Sample(part[column].mean(), resampled_mean(part[column], weights))
-    return samples
+            estimates[name, domain] = Estimate(part[column].mean(), resampled_mean(part[column], weights))
+    return estimates

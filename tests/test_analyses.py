@@ -78,7 +78,8 @@ def test_mutual_information_is_that_of_the_joint_histogram():
 
 def test_mutual_information_of_equal_channels_is_their_entropy_and_of_shuffled_ones_chance():
     # 100 values, 10 in each bin: the entropy of one channel is log 10, and so is what two equal share.
-    one = torch.arange(100.0).view(1, 10, 10)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    one = order.float().view(1, 10, 10)
     assert analyses.mutual_information(one.expand(6, 10, 10)) == pytest.approx(math.log(10), rel=1e-5)
     scaled = one * torch.tensor([1.0, 0.2, 7.0]).view(3, 1, 1)
     assert analyses.mutual_information(scaled) == pytest.approx(math.log(10), rel=1e-5)
@@ -87,7 +88,27 @@ def test_mutual_information_of_equal_channels_is_their_entropy_and_of_shuffled_o
     # The bias of 10 x 10 cells and 3,600 positions is about 81 / 7,200.
     assert analyses.mutual_information(independent) == pytest.approx(81 / 7200, rel=0.1)
     assert analyses.chance_information(independent) == pytest.approx(81 / 7200, rel=0.1)
+    twice = [analyses.chance_information(maps) for maps in (one.expand(6, 10, 10), scaled.repeat(2, 1, 1))]
+    assert twice[0] == pytest.approx(twice[1])
     assert analyses.mutual_information(torch.ones(4, 5, 5)) == pytest.approx(0, abs=1e-6)
+
+
+def test_chance_of_smooth_channels_is_what_independent_ones_give():
+    maps = pictures(100, 26, 26, seed=3)
+    smooth = torch.nn.functional.avg_pool2d(maps[None], 7, 1)[0]
+    for independent in (maps, smooth):
+        found = analyses.mutual_information(independent)
+        assert analyses.chance_information(independent) == pytest.approx(found, rel=0.1)
+    # With shuffled positions a good part of what smooth channels seem to share would not be chance.
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.stack([c.flatten()[torch.randperm(400, generator=generator)] for c in smooth])
+    assert analyses.mutual_information(shuffled.view(smooth.shape)) < 0.8 * found
+
+
+def test_constant_channels_have_no_correlation_and_no_information():
+    maps = torch.tensor([0.1, 0.3, 0.7]).view(3, 1, 1).repeat(1, 7, 7)
+    assert (analyses.correlations(maps.flatten(1)) == 0).all()
+    assert analyses.gaussian_information(maps) == 0
 
 
 def test_gaussian_information_of_known_correlations():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cdfss import CdfssError, metrics, statistics
-from cdfss.statistics import Sample
+from cdfss.statistics import Estimate
 
 
 def test_a_resample_draws_one_less_than_a_class_has_and_weighs_them_up():
@@ -68,14 +68,14 @@ def test_intervals_are_as_wide_as_lists_differ(classes, each):
 
 def test_of_a_single_episode_no_interval_is_known():
     weights = statistics.draws([4], 0)
-    sample = Sample(3.0, statistics.resampled_mean([3.0], weights))
-    assert np.isnan(sample.columns("x")["x_low"])
+    estimate = Estimate(3.0, statistics.resampled_mean([3.0], weights))
+    assert np.isnan(estimate.columns("x")["x_low"])
 
 
 def test_intervals_of_a_mean_are_those_of_the_normal_distribution():
     values = np.random.RandomState(0).randn(400)
     drawn = statistics.draws(np.zeros(400), 0)
-    low, high = statistics.interval(statistics.resampled_mean(values, drawn))
+    low, high = Estimate(values.mean(), statistics.resampled_mean(values, drawn)).interval
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
@@ -85,9 +85,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     generator, missed = np.random.RandomState(1), 0
     for number in range(100):
         values = generator.rand(60)
-        low, high = statistics.interval(
-            statistics.resampled_mean(values, statistics.draws(np.arange(60) % 3, number))
-        )
+        drawn = statistics.draws(np.arange(60) % 3, number)
+        low, high = Estimate(values.mean(), statistics.resampled_mean(values, drawn)).interval
         missed += not low <= 0.5 <= high
     assert 1 <= missed <= 14
 
@@ -95,14 +94,67 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_differences_are_paired():
     first, second = np.random.RandomState(0).rand(2, 50)
     drawn = statistics.draws(np.zeros(50), 0)
-    samples = [Sample(v.mean(), statistics.resampled_mean(v, drawn)) for v in (first, first + 0.1, second)]
-    paired = (samples[1] - samples[0]).columns("gain")
+    estimates = [
+        Estimate(v.mean(), statistics.resampled_mean(v, drawn)) for v in (first, first + 0.1, second)
+    ]
+    paired = (estimates[1] - estimates[0]).columns("gain")
     assert paired == pytest.approx({"gain": 0.1, "gain_low": 0.1, "gain_high": 0.1})
-    other = (samples[2] - samples[0]).columns("gain")
-    by_hand = statistics.interval(statistics.resampled_mean(second - first, drawn))
+    other = (estimates[2] - estimates[0]).columns("gain")
+    replicates = statistics.resampled_mean(second - first, drawn)
+    by_hand = np.percentile(replicates, (2.5, 97.5)) - replicates.mean() + (second - first).mean()
     assert (other["gain_low"], other["gain_high"]) == pytest.approx(by_hand)
-    mean = Sample.mean(samples[:2])
-    assert mean.value == pytest.approx(first.mean() + 0.05)
+    mean = Estimate.mean(estimates)
+    assert mean.value == pytest.approx((2 * first + second).mean() / 3 + 0.1 / 3)
+    replicates = statistics.resampled_mean((2 * first + second + 0.1) / 3, drawn)
+    assert mean.replicates == pytest.approx(replicates)
+
+
+def lists_where_large_objects_are_easy(classes=120, each=5):
+    """Endless lists of (class_id, intersection, union): drawing such episodes again lowers mIoU."""
+    generator, class_id = np.random.RandomState(0), np.repeat(np.arange(classes), each)
+    while True:
+        union = generator.lognormal(0, 1, classes * each)
+        yield class_id, union * union / (union + 1), union
+
+
+def test_an_interval_of_many_small_classes_is_about_lists_of_their_size():
+    lists = lists_where_large_objects_are_easy()
+
+    def estimate(weights=None):
+        class_id, intersection, union = next(lists)
+        ones = np.ones((1, len(union)))
+        value = statistics.resampled_miou(intersection, union, class_id, ones)[0]
+        drawn = statistics.draws(class_id, 0)
+        return Estimate(value, statistics.resampled_miou(intersection, union, class_id, drawn))
+
+    found = [estimate() for _ in range(60)]
+    shifts = np.array([(one.replicates.mean() - one.value) / one.replicates.std() for one in found])
+    assert np.median(shifts) < -1.5  # so bare percentiles would hardly hold the value itself
+    mean = np.mean([one.value for one in found])
+    held = sum(one.interval[0] <= mean <= one.interval[1] for one in found)
+    assert all(one.interval[0] < one.value < one.interval[1] for one in found)
+    assert held >= 52
+
+
+def test_the_only_class_of_one_episode_is_drawn_with_the_smallest_other():
+    class_id = np.array([0, 0, 0, 1, 1, 2])
+    weights = statistics.draws(class_id, 0)
+    assert weights[:, 5].std() > 0
+    assert np.allclose(weights[:, :3].sum(1), 3)
+    assert np.allclose(weights[:, 3:].sum(1), 3)
+
+
+def test_means_of_measurements_are_paired_and_of_one_list_a_domain():
+    frame = rows().assign(x=[0.1, 0.7, 0.4, 0.3, 0.9, 0.6])
+    estimates = statistics.mean_estimates(frame, "x")
+    gain = (estimates["b", "lungs"] - estimates["a", "lungs"]).columns("gain")
+    assert gain == pytest.approx({"gain": 0.2, "gain_low": 0.2, "gain_high": 0.2})
+    other = frame.assign(seed=1)
+    for make in (lambda f: statistics.mean_estimates(f, "x"), statistics.list_miou_estimates):
+        with pytest.raises(
+            CdfssError, match="several lists of a domain, expected one: lungs, 1-shot, seed 0"
+        ):
+            make(pd.concat([frame, other]))
 
 
 def rows(**changes):
@@ -115,6 +167,7 @@ def rows(**changes):
             "episode": [0, 1, 2] * 2,
             "class_id": [0, 1, 0] * 2,
             "query": ["x", "y", "z"] * 2,
+            "supports": [["s"], ["t"], ["s"]] * 2,
             "intersection_background": 1,
             "intersection_foreground": [1, 2, 3, 2, 2, 3],
             "union_background": 1,
@@ -125,19 +178,23 @@ def rows(**changes):
 
 
 def test_miou_of_lists_in_any_order():
-    samples = statistics.miou_samples(rows())
-    assert samples["a", "lungs", 1, 0].value == pytest.approx(100 * (4 / 8 + 2 / 4) / 2)
-    shuffled = statistics.miou_samples(rows().sample(frac=1, random_state=0))
-    for key, sample in samples.items():
-        assert shuffled[key].value == sample.value
-        assert (shuffled[key].resampled == sample.resampled).all()
+    estimates = statistics.miou_estimates(rows())
+    assert estimates["a", "lungs", 1, 0].value == pytest.approx(100 * (4 / 8 + 2 / 4) / 2)
+    shuffled = statistics.miou_estimates(rows().sample(frac=1, random_state=0))
+    for key, estimate in estimates.items():
+        assert shuffled[key].value == estimate.value
+        assert (shuffled[key].replicates == estimate.replicates).all()
 
 
 def test_variants_of_different_episodes_are_not_compared():
     with pytest.raises(CdfssError, match="a and b were evaluated on different episodes of lungs, 1-shot"):
-        statistics.miou_samples(rows(query=["x", "y", "z", "x", "y", "w"]))
+        statistics.miou_estimates(rows(query=["x", "y", "z", "x", "y", "w"]))
+    others = rows()
+    others.at[4, "supports"] = ["u"]
+    with pytest.raises(CdfssError, match="a and b were evaluated on different episodes of lungs, 1-shot"):
+        statistics.miou_estimates(others)
     with pytest.raises(CdfssError, match="episode 1 of lungs, a, 1-shot is there twice"):
-        statistics.miou_samples(rows(episode=[0, 1, 1, 0, 1, 2]))
+        statistics.miou_estimates(rows(episode=[0, 1, 1, 0, 1, 2]))
 
 
 def test_the_paper_s_rows_take_seconds():
@@ -145,11 +202,12 @@ def test_the_paper_s_rows_take_seconds():
     number = 2400
     part = pd.DataFrame({"episode": range(number), "class_id": np.arange(number) // 10})
     part = part.assign(domain="fss1000", shot=1, seed=0, query=part["episode"].astype(str))
+    part["supports"] = [[str(number)] for number in range(number)]
     counts = np.random.RandomState(0).randint(0, 1000, (number, 4))
     for place, kind in enumerate(("intersection", "union")):
         part[f"{kind}_background"] = counts[:, place]
         part[f"{kind}_foreground"] = counts[:, place] + 1000 * place
     frame = pd.concat([part.assign(variant=name) for name in "abcde"])
     begin = time.process_time()
-    statistics.miou_samples(frame)
+    statistics.miou_estimates(frame)
     assert time.process_time() - begin < 20

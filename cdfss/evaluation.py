@@ -45,10 +45,10 @@ def evaluate(
     at_once: "OneByOne" = ONE_BY_ONE,
     readers: int = 1,
     device: str = "cpu",
+    gpu: str | None = None,
     parameters: tuple[int, int] = (0, 0),
-    **origin,
-) -> tuple[list[dict], dict[int, np.ndarray], dict]:
-    """Rows, predicted masks and facts of a list of episodes.
+) -> tuple[list[dict], dict[int, np.ndarray]]:
+    """Rows, and predicted masks (S, S) of 0 and 1 by episode, of a list of episodes.
 
     Args:
         settings: `Configuration.evaluation_settings`.
@@ -58,8 +58,8 @@ def evaluate(
         at_once: says how many episodes are handed to the predictor.
         readers: threads that read pictures while episodes are adapted.
         device: "cpu" or "cuda".
+        gpu: its name.
         parameters: numbers of those added to the source model and of those tuned.
-        origin: more facts for the file's metadata.
     """
     rows, masks = [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
@@ -97,10 +97,7 @@ def evaluate(
                     "class_name": episode.class_name,
                     "query": episode.query,
                     "supports": list(episode.supports),
-                    "intersection_background": int(intersections[number, 0]),
-                    "intersection_foreground": int(intersections[number, 1]),
-                    "union_background": int(unions[number, 0]),
-                    "union_foreground": int(unions[number, 1]),
+                    **results.count_columns(intersections[number], unions[number]),
                     "first_loss": float(loss[0]) if steps else None,
                     "last_loss": float(loss[-1]) if steps else None,
                     "steps": steps,
@@ -109,20 +106,12 @@ def evaluate(
                     "parameters_tuned": parameters[1],
                     "seconds": seconds,
                     "peak_memory_mb": peak,
-                    "device": origin.get("gpu", device),
+                    "device": gpu or device,
                 }
             )
             masks[episode.episode] = predicted[number]
             progress.step()
-    facts = {
-        "settings": settings,
-        "settings_digest": digest(settings),
-        "cdfss": version("cdfss"),
-        "python": platform.python_version(),
-        "device": device,
-        **origin,
-    }
-    return rows, masks, facts
+    return rows, masks
 
 
 def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne):
@@ -285,9 +274,26 @@ def parameters_of(model, settings: dict) -> tuple[int, int]:
     return count(["masker", "attention"]), count(settings.get("trained", []))
 
 
+def origin(settings: dict, **more) -> dict:
+    """What a file's numbers were made from and with, for its metadata."""
+    made_with = {"cdfss": version("cdfss"), "python": platform.python_version(), "device": "cpu"}
+    return {"settings": settings, "settings_digest": digest(settings), **made_with, **more}
+
+
+def origin_of_model(settings: dict, checkpoint, device, **more) -> dict:
+    """`origin` of numbers that the model of a checkpoint gave on a torch device."""
+    import torch
+
+    made_with = {"checkpoint_sha256": file_hash(checkpoint), "torch": torch.__version__}
+    made_with |= {"device": device.type, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        made_with["gpu"] = torch.cuda.get_device_name(device)
+    return origin(settings, precision=settings["precision"], **made_with, **more)
+
+
 def save(rows, masks, facts, rows_path, predictions_path) -> None:
-    """Write what `evaluate` returns."""
-    results.save_predictions(masks, predictions_path)
+    """Write what `evaluate` returns, and the `origin` of both files."""
+    results.save_predictions(masks, predictions_path, facts)
     results.save(rows, rows_path, facts)
 
 
@@ -303,11 +309,7 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
         model = build_model(settings, checkpoint, weights, chosen)
         if compute["compile"]:
             model.learner.compile_mixing()
-        origin = {"checkpoint_sha256": file_hash(checkpoint), "torch": torch.__version__}
-        if chosen.type == "cuda":
-            origin["gpu"] = torch.cuda.get_device_name(chosen)
-        origin |= {"threads": torch.get_num_threads(), "precision": settings["precision"]}
-        origin["compute"] = compute
+        facts = origin_of_model(settings, checkpoint, chosen, compute=compute)
         predictor = predict_hsnet(model, settings, chosen)
         listed = _listed(settings, episodes_path)
         index = load_index(index_path)
@@ -316,17 +318,17 @@ def run(settings, index_path, episodes_path, checkpoint, weights, rows, predicti
             # On a processor adaptation needs the cores, and reading is a small part of it.
             "readers": torch.get_num_threads() if chosen.type == "cuda" else 1,
             "device": chosen.type,
+            "gpu": facts.get("gpu"),
             "parameters": parameters_of(model, settings),
         }
-        evaluated = evaluate(settings, index, listed, predictor, **how, **origin)
-        save(*evaluated, rows, predictions)
+        save(*evaluate(settings, index, listed, predictor, **how), facts, rows, predictions)
 
 
 def run_trivial(settings, index_path, episodes_path, rows, predictions) -> None:
     """The same job for a predictor without a model."""
     predictor = TRIVIAL[settings["predictor"]]
     index, listed = load_index(index_path), _listed(settings, episodes_path)
-    save(*evaluate(settings, index, listed, predictor), rows, predictions)
+    save(*evaluate(settings, index, listed, predictor), origin(settings), rows, predictions)
 
 
 def _listed(settings, path) -> pd.DataFrame:

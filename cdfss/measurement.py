@@ -1,10 +1,10 @@
-"""Measurements in features of episodes, one row an episode: what analyses, tables 3 and 4 rest on.
+"""Measurements in features of episodes: what tables 3 and 4 and the figures of features rest on.
 
-Measured are the last stride-32 maps as the variant has them once it is tuned: after APM and ACPA,
-of the whole picture. (In the model the support mask comes between the two.)
+FEATURES, one row an episode and variant: the last stride-32 maps as the variant has them once it is
+tuned, after APM and ACPA, of the whole picture. (In the model the support mask comes between the
+two.) FILTERED, nine rows an episode: the source model on pictures filtered in nine ways.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdfss import metrics, results
-from cdfss.files import replacing
 
 # Which episode a row is of, as in evaluation rows: domain, variant ... supports.
 _LIST = list(results.SCHEMA)[: results.SCHEMA.names.index("supports") + 1]
@@ -41,15 +40,13 @@ FEATURES = pa.schema(
         ("step", pa.list_(pa.int32())),  # where the query was segmented; 0 is insertion alone
         ("step_intersection", pa.list_(pa.int64())),  # foreground pixels after that many steps
         ("step_union", pa.list_(pa.int64())),
-        ("learning_rate", pa.float64()),
     ]
 )
 FILTERED = pa.schema(
     [
-        *_LIST[:1],
+        *(field for field in _LIST if field.name != "variant"),
         ("amplitude", pa.string()),  # all, low or high
         ("phase", pa.string()),
-        *_LIST[2:],
         ("radius", pa.float64()),
         ("fill", pa.string()),
         ("intersection_background", pa.int64()),
@@ -61,17 +58,48 @@ FILTERED = pa.schema(
 )
 
 
+NO_FILTER = "amplitude all, phase all"
+
+
 def load(paths) -> pd.DataFrame | None:
-    """Measurements of files as one frame, arrays as NumPy arrays; None without files."""
-    tables = [pq.read_table(path).replace_schema_metadata() for path in paths]
+    """Measurements of files, all FEATURES or all FILTERED, as one frame, arrays as NumPy arrays.
+
+    Args:
+        paths: of files; None is returned for an empty list, where a run has no variant to measure.
+    """
+    files = [paths] if isinstance(paths, (str, Path)) else paths
+    tables = [pq.read_table(file).replace_schema_metadata() for file in files]
     return pa.concat_tables(tables).to_pandas() if tables else None
 
 
-def save(rows: list[dict], schema: pa.Schema, path: str | Path, facts: dict) -> None:
-    """Write measurements; `facts` go into the file's metadata."""
-    table = pa.Table.from_pylist(rows, schema).replace_schema_metadata({"cdfss": json.dumps(facts)})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+def filter_name(amplitude, phase):
+    """A filter's name, "amplitude low, phase high"; of strings, or of columns of FILTERED."""
+    return "amplitude " + amplitude + ", phase " + phase
+
+
+def finite(rows: pd.DataFrame, columns: list[str], by: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with finite numbers, of the same episodes for all, and notes on what was left out.
+
+    An adaptation that diverges has no features to speak of. Where one diverged in most episodes of a
+    domain, its rows there are left out; else the episode is, of all.
+
+    Args:
+        columns: of the numbers.
+        by: the column that says what is compared.
+    """
+    notes, key = [], ["domain", "episode"]
+    ended_well = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), rows.index)
+    hopeless = ended_well.groupby([rows[by], rows["domain"]]).transform("mean") < 0.5
+    if hopeless.any():
+        named = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
+        named = ", ".join(f"{name} on {domain}" for name, domain in named)
+        notes.append(f"Left out, since adaptation diverged in most episodes: {named}.")
+    bad = rows.loc[~ended_well & ~hopeless, key].drop_duplicates()
+    if len(bad):
+        named = ", ".join(f"{d} {n}" for d, n in bad.groupby("domain", sort=False).size().items())
+        notes.append(f"Episodes left out, since an adaptation diverged: {named}.")
+    lost = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(bad))
+    return rows[~hopeless & ~lost], notes
 
 
 def after_step(measured: pd.DataFrame, at: int = -1) -> pd.DataFrame:
@@ -118,13 +146,13 @@ def steps_to_show(steps: int) -> list[int]:
     return sorted({*shown, steps})
 
 
-def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
+def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
     """The job that measures the features of one variant on one domain.
 
     Args:
         settings: `Configuration.analysis_settings`.
         path: of the file to write, with the columns of FEATURES.
-        compute: `Configuration.compute_settings`.
+        device: the configured one, "auto", "cpu" or "cuda".
     """
     from cdfss.evaluation import ADAPTATION_KEYS
 
@@ -150,17 +178,16 @@ def features(settings: dict, index_path, episodes_path, checkpoint, weights, pat
                 "step": shown,
                 "step_intersection": intersections.tolist(),
                 "step_union": unions.tolist(),
-                "learning_rate": settings["learning_rate"],
                 "variant": settings["variant"],
             }
         ]
 
     _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FEATURES, path
+        settings, index_path, episodes_path, checkpoint, weights, device, measure, FEATURES, path
     )
 
 
-def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
+def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
     """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
 
     Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
@@ -169,7 +196,7 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
     Args:
         settings: `Configuration.filtering_settings`.
         path: of the file to write, with the columns of FILTERED: nine rows an episode.
-        compute: `Configuration.compute_settings`.
+        device: the configured one, "auto", "cpu" or "cuda".
     """
 
     def measure(model, pictures):
@@ -196,17 +223,14 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
                         "phase": phase,
                         "radius": settings["radius"],
                         "fill": settings["fill"],
-                        "intersection_background": int(intersection[0]),
-                        "intersection_foreground": int(intersection[1]),
-                        "union_background": int(union[0]),
-                        "union_foreground": int(union[1]),
+                        **results.count_columns(intersection, union),
                         **_information(*maps),
                     }
                 )
         return rows
 
     _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FILTERED, path
+        settings, index_path, episodes_path, checkpoint, weights, device, measure, FILTERED, path
     )
 
 
@@ -265,9 +289,7 @@ def _information(support_maps, query_maps) -> dict:
         }
 
 
-def _every_episode(
-    settings, index_path, episodes_path, checkpoint, weights, compute, measure, schema, path
-):
+def _every_episode(settings, index_path, episodes_path, checkpoint, weights, device, measure, schema, path):
     """Rows of `measure` for episodes of a list, written to `path`.
 
     `measure` takes the model and the pictures of an episode on the model's device: query (3, S, S),
@@ -277,7 +299,7 @@ def _every_episode(
 
     from cdfss import devices, episodes
     from cdfss.datasets import index as indexes
-    from cdfss.evaluation import build_model
+    from cdfss.evaluation import build_model, origin_of_model
     from cdfss.pictures import normalise
     from cdfss.progress import Progress
 
@@ -285,14 +307,15 @@ def _every_episode(
     listed = of_every_class(episodes.load(episodes_path), settings["episodes"])
     progress = Progress(f"{settings['domain']}: episodes measured", len(listed))
     rows = []
-    with devices.device(compute["device"]) as device, devices.precision(settings["precision"], device):
-        model = build_model(settings, checkpoint, weights, device)
+    with devices.device(device) as chosen, devices.precision(settings["precision"], chosen):
+        facts = origin_of_model(settings, checkpoint, chosen)
+        model = build_model(settings, checkpoint, weights, chosen)
         for episode in listed.itertuples():
             numbers = (episode.query_row, *episode.support_rows)
             read = [index.read(index.rows.loc[number], settings["image_size"]) for number in numbers]
-            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(device)
+            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(chosen)
             images = normalise(images, model.backbone.facts)
-            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(device)
+            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(chosen)
             _, truth, void = read[0]
             of_list = {key: getattr(episode, key) for key in ("episode", "class_id", "class_name", "query")}
             of_list |= {key: settings[key] for key in ("domain", "shot", "seed")}
@@ -300,4 +323,4 @@ def _every_episode(
             for row in measure(model, (images[0], images[1:], masks, truth, void)):
                 rows.append({**of_list, **row})
             progress.step()
-    save(rows, schema, path, {"settings": settings, "device": device.type})
+    results.save(rows, path, facts, schema)

@@ -42,35 +42,39 @@ SCHEMA = pa.schema(
 PREDICTIONS = pa.schema([("episode", pa.int32()), ("mask", pa.binary())])
 
 
-def save(rows: list[dict], path: str | Path, facts: dict) -> None:
-    """Write evaluation rows; `facts` (settings, checkpoint, versions, device) go into metadata."""
-    table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"cdfss": json.dumps(facts)})
+def save(rows: list[dict], path: str | Path, facts: dict, schema: pa.Schema = SCHEMA) -> None:
+    """Write rows; `facts` (`evaluation.origin`) go into the file's metadata."""
+    table = pa.Table.from_pylist(rows, schema).replace_schema_metadata({"cdfss": json.dumps(facts)})
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
 
-def save_predictions(predictions: dict[int, np.ndarray], path: str | Path) -> None:
+def save_predictions(predictions: dict[int, np.ndarray], path: str | Path, facts: dict) -> None:
     """Write predicted masks (S, S) of 0 and 1 by episode, as one-bit PNG files in a column."""
     rows = []
     for episode, mask in predictions.items():
         buffer = io.BytesIO()
         Image.fromarray(mask.astype(bool)).save(buffer, format="PNG")
         rows.append({"episode": episode, "mask": buffer.getvalue()})
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, PREDICTIONS), temporary)
+    save(rows, path, facts, PREDICTIONS)
 
 
 def load(paths) -> pd.DataFrame:
-    """All evaluation rows of files, or of folders with .parquet files below `rows`, as one frame.
+    """All evaluation rows of files, or of the files of rows in and below folders, as one frame.
+
+    Args:
+        paths: one or several; of a folder all rows are taken, also those of variants that a
+            configuration no longer has.
 
     Raises:
-        CdfssError: when there is none.
+        CdfssError: when there is none, a file is of an older version, an episode is there twice, or
+            rows are of pictures of several sizes.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
     files = []
     for path in map(Path, paths):
-        files += sorted(path.glob("**/rows/**/*.parquet")) if path.is_dir() else [path]
+        files += filter(_holds_rows, sorted(path.rglob("*.parquet"))) if path.is_dir() else [path]
     files = [file for file in files if file.is_file()]
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
@@ -82,7 +86,31 @@ def load(paths) -> pd.DataFrame:
                 f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. Make "
                 "the rows again: snakemake -R evaluate evaluate_trivial"
             )
-    return pa.concat_tables(tables).to_pandas()
+    sizes = {facts(file).get("settings", {}).get("image_size"): file for file in files}
+    if len(sizes) > 1:
+        named = "; ".join(f"{file} of {size} px" for size, file in sizes.items())
+        raise CdfssError(f"rows of pictures of several sizes: {named}. Load one run at a time")
+    rows = pa.concat_tables(tables).to_pandas()
+    key = ["domain", "variant", "shot", "seed", "episode"]
+    twice = rows[rows.duplicated(key)]
+    if len(twice):
+        first = twice.iloc[0]
+        held = [
+            str(file)
+            for file, table in zip(files, tables)
+            if any(all(row[k] == first[k] for k in key) for row in table.select(key).to_pylist())
+        ]
+        raise CdfssError(
+            f"episode {first.episode} of {first.domain}, {first.variant}, {first.shot}-shot, seed "
+            f"{first.seed} is there twice, in {' and '.join(held)}: load one run at a time, and remove "
+            "files that an earlier configuration (more `shards`) left behind"
+        )
+    return rows
+
+
+def _holds_rows(file: Path) -> bool:
+    """Whether a file has evaluation rows, not predictions or measurements."""
+    return {"variant", "intersection_foreground"} <= set(pq.read_schema(file).names)
 
 
 def load_listed(paths) -> pd.DataFrame | None:
@@ -91,7 +119,7 @@ def load_listed(paths) -> pd.DataFrame | None:
 
 
 def facts(path: str | Path) -> dict:
-    """Metadata of a rows file."""
+    """Metadata of a file of rows, predictions or measurements."""
     return json.loads(pq.read_schema(path).metadata[b"cdfss"])
 
 
@@ -106,10 +134,10 @@ def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
 
 
 def predictions_by_variant(paths, variants, episodes) -> dict[str, dict[int, np.ndarray]]:
-    """`load_predictions` of each variant, which is the folder two above its files."""
+    """`load_predictions` of each variant; whose masks a file holds, its metadata says."""
     by_variant: dict[str, list] = {variant: [] for variant in variants}
     for path in paths:
-        by_variant[Path(path).parts[-3]].append(path)
+        by_variant[facts(path)["settings"]["variant"]].append(path)
     return {variant: load_predictions(files, episodes) for variant, files in by_variant.items()}
 
 
@@ -120,9 +148,31 @@ def iou(rows: pd.DataFrame) -> pd.DataFrame:
 
 def ranked_episodes(rows: pd.DataFrame, variant: str, number: int) -> list[int]:
     """`number` episodes of one list at even distances by a variant's IoU, from the worst to the best."""
-    mine = iou(rows[rows["variant"] == variant]).sort_values(["iou", "episode"])["episode"].tolist()
+    mine = _from_worst_to_best(rows, variant)
     number = min(number, len(mine))
-    return [mine[round(i * (len(mine) - 1) / max(number - 1, 1))] for i in range(number)]
+    return [mine[i * (len(mine) - 1) // max(number - 1, 1)] for i in range(number)]
+
+
+def median_episode(rows: pd.DataFrame, variant: str) -> int:
+    """The median episode of one list by a variant's IoU; of an even number the worse in the middle.
+
+    It is the second of three `ranked_episodes`.
+    """
+    mine = _from_worst_to_best(rows, variant)
+    return mine[(len(mine) - 1) // 2]
+
+
+def _from_worst_to_best(rows: pd.DataFrame, variant: str) -> list[int]:
+    return iou(rows[rows["variant"] == variant]).sort_values(["iou", "episode"])["episode"].tolist()
+
+
+def count_columns(intersection, union) -> dict[str, int]:
+    """The columns of one episode's pixel counts, (2,) each, background first."""
+    return {
+        f"{kind}_{where}": int(pixels)
+        for kind, both in (("intersection", intersection), ("union", union))
+        for where, pixels in zip(("background", "foreground"), both, strict=True)
+    }
 
 
 def counts(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -77,3 +77,59 @@ def balanced(model, query, supports, masks):
         background, foreground = model(query, supports[:1], masks[:1])[0]
         model.learner.decoder2[2].bias[1] -= (foreground - background).median()
     return model
+
+
+@pytest.fixture
+def data(settings, folder_data, tmp_path):
+    """The index of a small data set and four episodes of it."""
+    from cdfss import episodes
+    from cdfss.datasets import index
+
+    path = tmp_path / "index.parquet"
+    index.build(settings(folder_data), path, 1, lambda line: None)
+    loaded = index.load(path)
+    return loaded, episodes.sample(loaded, split="test", shot=2, seed=0, number=4)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A source model of random weights in a file."""
+    import torch
+
+    from cdfss import HSNet, checkpoints
+
+    torch.manual_seed(0)
+    model = HSNet("efficientnet_lite0")
+    learner = {k: v for k, v in model.state_dict().items() if k.startswith("learner.")}
+    checkpoints.save(tmp_path / "c.safetensors", learner, "efficientnet_lite0", {})
+    return tmp_path / "c.safetensors"
+
+
+@pytest.fixture
+def pictured(settings, tmp_path):
+    """An index of six pictures, rows and stored masks of two variants on four episodes."""
+    from made_rows import row
+
+    from cdfss import results
+    from cdfss.datasets import index
+
+    root = tmp_path / "mine"
+    for number in range(6):
+        write_picture(root / "roof" / "images" / f"{number}.jpg", seed=number)
+        write_picture(root / "roof" / "masks" / f"{number}.png", mask=square_mask())
+    index.build(settings(root), tmp_path / "index.parquet", 1, lambda line: None)
+    images = index.load(tmp_path / "index.parquet").rows["image"]
+    generator = np.random.RandomState(0)
+    for number, variant in enumerate(("baseline", "apm_s")):
+        lines = [row(generator, "lungs", variant, 1, 0, episode) for episode in range(4)]
+        masks = {}
+        for episode, line in enumerate(lines):
+            line |= {"class_id": 0, "query": images[episode], "supports": [images[5]]}
+            line |= {"intersection_foreground": 10 * episode + number, "union_foreground": 60}
+            masks[episode] = np.zeros((64, 64), np.uint8)
+            masks[episode][10 : 20 + 8 * episode, 10:30] = 1
+        facts = {"settings": {"variant": variant}}
+        results.save(lines, tmp_path / "rows" / f"{variant}.parquet", facts)
+        results.save_predictions(masks, tmp_path / "predictions" / f"{variant}.parquet", facts)
+    found = [sorted((tmp_path / kind).iterdir(), reverse=True) for kind in ("rows", "predictions")]
+    return tmp_path / "index.parquet", *found

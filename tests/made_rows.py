@@ -109,7 +109,6 @@ def feature_rows(settings, variants, episodes=6, channels=20, side=3):
             "step": [0, 2, 5] if variant.startswith("apm") else [0],
             "step_intersection": [3, 9, 20] if variant.startswith("apm") else [3],
             "step_union": [40, 40, 40] if variant.startswith("apm") else [40],
-            "learning_rate": None,
         }
         for variant in variants
         for of_list in _list(settings, episodes)

@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cdfss import CdfssError, HSNet, adapt, checkpoints, episodes, evaluation, results
-from cdfss.datasets import index
+from cdfss import CdfssError, adapt, episodes, evaluation, results
 from cdfss.pictures import normalise
 
 SIZE = 96
@@ -31,48 +30,30 @@ def settings_of(variant):
     return COMMON | MODEL | VARIANTS[variant]
 
 
-@pytest.fixture
-def data(settings, folder_data, tmp_path):
-    """The index of a small data set and four episodes of it."""
-    path = tmp_path / "index.parquet"
-    index.build(settings(folder_data), path, 1, lambda line: None)
-    loaded = index.load(path)
-    return loaded, episodes.sample(loaded, split="test", shot=2, seed=0, number=4)
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.manual_seed(0)
-    model = HSNet("efficientnet_lite0")
-    learner = {k: v for k, v in model.state_dict().items() if k.startswith("learner.")}
-    checkpoints.save(tmp_path / "c.safetensors", learner, "efficientnet_lite0", {})
-    return tmp_path / "c.safetensors"
-
-
 def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     settings = settings_of(variant)
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     predictor = evaluation.predict_hsnet(model, settings, CPU)
     listed = data[1] if listed is None else listed
     size = evaluation.BatchSize(settings, at_once, CPU)
-    rows, masks, facts = evaluation.evaluate(settings, data[0], listed, predictor, size)
-    return pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"]), masks, facts
+    rows, masks = evaluation.evaluate(settings, data[0], listed, predictor, size)
+    return pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"]), masks
 
 
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
 def test_any_slice_of_the_list_gives_the_same_rows(variant, checkpoint, data):
-    whole, masks, _ = rows_of(variant, checkpoint, data)
+    whole, masks = rows_of(variant, checkpoint, data)
     parts = [rows_of(variant, checkpoint, data, episodes.shard(data[1], n, 2)) for n in range(2)]
-    pd.testing.assert_frame_equal(pd.concat([rows for rows, _, _ in parts], ignore_index=True), whole)
-    assert all(np.array_equal(mask, masks[e]) for _, part, _ in parts for e, mask in part.items())
-    backwards, _, _ = rows_of(variant, checkpoint, data, data[1].iloc[::-1])
+    pd.testing.assert_frame_equal(pd.concat([rows for rows, _ in parts], ignore_index=True), whole)
+    assert all(np.array_equal(mask, masks[e]) for _, part in parts for e, mask in part.items())
+    backwards, _ = rows_of(variant, checkpoint, data, data[1].iloc[::-1])
     pd.testing.assert_frame_equal(backwards.iloc[::-1].reset_index(drop=True), whole)
 
 
 def test_adaptation_through_the_list(checkpoint, data):
     """`reset: never`: as one long adaptation whose supports change, Adam's moments included."""
     settings = settings_of("cumulative")
-    ours, *_ = rows_of("cumulative", checkpoint, data)
+    ours, _ = rows_of("cumulative", checkpoint, data)
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     start = model.masker.mask_phase.clone()
     tuned, optimiser = model, None
@@ -86,7 +67,7 @@ def test_adaptation_through_the_list(checkpoint, data):
         assert row.last_loss == pytest.approx(adapted.losses[1].item())
     assert optimiser.steps == 2 * len(ours)
     assert torch.equal(model.masker.mask_phase, start)
-    anew, _, _ = rows_of("cumulative", checkpoint, data, data[1].iloc[1:])
+    anew, _ = rows_of("cumulative", checkpoint, data, data[1].iloc[1:])
     assert anew["first_loss"].tolist() != ours["first_loss"].tolist()[1:]
 
 
@@ -103,8 +84,9 @@ def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
 
 
 def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
-    rows, masks, facts = rows_of("apm_m_acpa", checkpoint, data)
+    rows, masks = rows_of("apm_m_acpa", checkpoint, data)
     records = rows.assign(seconds=0.5, peak_memory_mb=1.0).to_dict("records")
+    facts = evaluation.origin_of_model(settings_of("apm_m_acpa"), checkpoint, CPU)
     evaluation.save(records, masks, facts, tmp_path / "rows" / "r.parquet", tmp_path / "p.parquet")
     loaded = results.load(tmp_path)
     assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()
@@ -133,8 +115,8 @@ def test_trivial_predictors(k):
 
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out"])
 def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data):
-    alone, masks, _ = rows_of(variant, checkpoint, data)
-    together, batched, _ = rows_of(variant, checkpoint, data, at_once=3)  # 4 episodes: 3 and 1
+    alone, masks = rows_of(variant, checkpoint, data)
+    together, batched = rows_of(variant, checkpoint, data, at_once=3)  # 4 episodes: 3 and 1
     for column in alone.columns:
         if "loss" in column and variant != "baseline":
             assert together[column].tolist() == pytest.approx(alone[column].tolist(), rel=1e-5)
@@ -180,7 +162,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_episode_is_lost(data, capsys
 
     settings = settings_of("apm_m_acpa")
     at_once = evaluation.BatchSize(settings, 4, CPU)
-    rows, _, _ = evaluation.evaluate(settings, *data, predictor, at_once)
+    rows, _ = evaluation.evaluate(settings, *data, predictor, at_once)
     assert sizes == [4, 2, 1, 1, 1, 1]
     assert [row["query"] for row in rows] == data[1]["query"].tolist()
     assert "going on with 2" in capsys.readouterr().out

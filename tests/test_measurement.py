@@ -7,38 +7,36 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_evaluation import CPU, SIZE, checkpoint, data, rows_of, settings_of  # noqa: F401
+from test_evaluation import CPU, SIZE, rows_of, settings_of
 
 from cdfss import adapt, analyses, episodes, evaluation, measurement
 from cdfss.hsnet import COARSE
 from cdfss.pictures import normalise, normalised, unnormalised
 
-COMPUTE = {"device": "cpu"}
-
 
 @pytest.fixture
-def files(data, tmp_path):  # noqa: F811
+def files(data, tmp_path):
     """Paths of the index and of the episode list."""
     episodes.save(data[1], tmp_path / "episodes.parquet", {})
     return tmp_path / "index.parquet", tmp_path / "episodes.parquet"
 
 
-def pictures_of(data, episode, facts):  # noqa: F811
+def pictures_of(data, episode, facts):
     rows = (episode.query_row, *episode.support_rows)
     read = [data[0].read(data[0].rows.loc[row], SIZE) for row in rows]
     images = normalise(torch.from_numpy(np.stack([image for image, _, _ in read])), facts)
     return images[0], images[1:], torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float()
 
 
-def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):  # noqa: F811
+def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):
     settings = settings_of("apm_m_acpa")
     path = tmp_path / "features.parquet"
-    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, COMPUTE)
+    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, "cpu")
     measured = measurement.load([path])
     assert measured["episode"].tolist() == [0, 1]
     assert json.loads(pq.read_schema(path).metadata[b"cdfss"])["settings"]["episodes"] == 2
     # The last step is what evaluation finds, step 0 insertion alone.
-    rows, _, _ = rows_of("apm_m_acpa", checkpoint, data)
+    rows, _ = rows_of("apm_m_acpa", checkpoint, data)
     rows = rows.set_index("episode")
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     for line, listed in zip(measured.itertuples(), data[1].iloc[[0, 1]].itertuples(), strict=True):
@@ -54,16 +52,26 @@ def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path
         assert line.query_information == pytest.approx(analyses.mutual_information(maps[1]), rel=1e-4)
         assert line.support_chance == pytest.approx(analyses.chance_information(maps[0]), rel=1e-4)
         assert np.allclose(line.magnitudes, analyses.magnitudes(maps[1]), rtol=1e-4)
+        assert np.allclose(line.phases, analyses.phase_histogram(maps[1]), atol=2e-4)
+        assert not np.allclose(line.phases, analyses.phase_histogram(maps[0]), atol=2e-4)
+        assert np.allclose(line.correlations, analyses.correlation_histogram(maps[1]), atol=2e-4)
+        with torch.no_grad():
+            of_both = [adapted.model.features(p[None])[COARSE] for p in (query, support[0])]
+            of_both = [
+                [adapted.model.attention(adapted.model.masker(m))[0] for m in maps] for maps in of_both
+            ]
+        similar = analyses.similarity(*map(torch.stack, of_both), masks[0])
+        assert np.allclose(line.similarity, similar.flatten(), atol=1e-4)
         assert np.allclose(line.activation, analyses.activation(maps[1]).flatten(), rtol=1e-4)
         factor = adapted.model.masker.mask_phase.sigmoid().mean((0, 1)).detach()
         assert np.allclose(line.phase_factor, factor.flatten(), atol=1e-6)
         assert (line.height, line.width) == (3, 3)
 
 
-def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoint, tmp_path):  # noqa: F811
+def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoint, tmp_path):
     path = tmp_path / "features.parquet"
     settings = settings_of("baseline") | {"episodes": 100}
-    measurement.features(settings, *files, checkpoint, None, path, COMPUTE)
+    measurement.features(settings, *files, checkpoint, None, path, "cpu")
     measured = measurement.load([path])
     assert len(measured) == 4
     assert measured["amplitude_factor"].isna().all()
@@ -71,13 +79,13 @@ def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoin
     assert (measured["similarity"].map(np.max) <= 1 + 1e-5).all()
 
 
-def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):  # noqa: F811
+def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):
     path = tmp_path / "filtered.parquet"
     settings = settings_of("baseline") | {"episodes": 2, "radius": 0.2, "fill": "zero"}
-    measurement.filtering(settings, *files, checkpoint, None, path, COMPUTE)
+    measurement.filtering(settings, *files, checkpoint, None, path, "cpu")
     filtered = measurement.load([path])
     assert filtered.groupby("episode").size().eq(9).all()
-    rows, _, _ = rows_of("baseline", checkpoint, data)
+    rows, _ = rows_of("baseline", checkpoint, data)
     plain = filtered[(filtered["amplitude"] == "all") & (filtered["phase"] == "all")].set_index("episode")
     for column in ("intersection_foreground", "union_background"):
         assert plain[column].to_dict() == rows.set_index("episode").loc[[0, 1], column].to_dict()
@@ -133,7 +141,7 @@ def test_curves_over_steps_begin_at_0_and_end_at_the_last_step():
     assert shown == sorted(set(shown))
 
 
-def test_pictures_survive_normalisation(checkpoint):  # noqa: F811
+def test_pictures_survive_normalisation(checkpoint):
     facts = evaluation.build_model(settings_of("baseline"), checkpoint, None, CPU).backbone.facts
     pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(unnormalised(normalised(pictures, facts), facts), pictures, atol=1e-6)

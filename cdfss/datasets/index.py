@@ -81,8 +81,19 @@ class Index:
         return rows
 
     def row(self, image: str, class_id: int):
-        """The row of a picture, by its path, and class."""
-        return self.rows[(self.rows["image"] == image) & (self.rows["class_id"] == class_id)].iloc[0]
+        """The row of a picture, by its path, and class.
+
+        Raises:
+            CdfssError: when there is none.
+        """
+        found = self.rows[(self.rows["image"] == image) & (self.rows["class_id"] == class_id)]
+        if found.empty:
+            raise CdfssError(
+                f"{self.name}: the index has no picture {image} of class {class_id}, which evaluation "
+                "rows name; they are of other data. Make the rows again: snakemake -R evaluate "
+                "evaluate_trivial"
+            )
+        return found.iloc[0]
 
     def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.

@@ -9,5 +9,5 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.checkpoint,
         snakemake.input.weights or None,
         snakemake.output[0],
-        configuration.parse(snakemake.config).compute_settings(),
+        configuration.parse(snakemake.config).device,
     )

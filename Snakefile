@@ -28,3 +28,8 @@ rule all:
         rules.training_history.output if TRAINED else [],
         expand(rules.episode_grid.output, domain=run.domains, shot=run.shots),
         rules.page.output,
+        # What these are made from is a result too: what is deleted of it is made again.
+        of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
+        expand(FEATURES, domain=run.domains, variant=run.analysed),
+        expand(FILTERED, domain=run.domains if run.models else []),
+        expand(rules.gallery.output, domain=run.domains, shot=run.shots),

@@ -2,127 +2,140 @@
 
 from dataclasses import dataclass
 
-# Content first, the paper's number in brackets.
-TABLES = {
-    1: "mIoU of the baseline and of each frequency module (paper tables 2, 3, 10)",
-    2: "mIoU of insertion alone: untrained, trained and cumulative modules, trivial predictors",
-    3: "Mutual information of channels on filtered pictures and after APM (paper tables 1, 6)",
-    4: "Distance of support and query features, 1 − CKA (paper table 7)",
-    5: "mIoU against full fine-tuning and a mutual-information loss (paper table 5)",
-    6: "Parameters, time and memory of each variant",
-}
-
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure of the run.
+    """A table or figure of the run.
 
     Attributes:
         title: content first.
-        paper: which of the paper's figures it corresponds to; empty for ours.
-        needs: "rows", "features", "filtered" or "pictures" (features and pictures).
+        paper: what of the paper it corresponds to; empty for ours.
+        needs: what it is made from: keys of `Configuration.shown` (rows of those variants),
+            "features" and "filtered" (measurements), "index" (to read pictures).
         caption: what is shown, and how it is to be read.
     """
 
     title: str
     paper: str
-    needs: str
-    caption: str
+    needs: tuple[str, ...]
+    caption: str = ""
 
     @property
     def heading(self) -> str:
         return f"{self.title} (paper {self.paper})" if self.paper else self.title
 
 
+TABLES = {
+    1: Entry("mIoU of the baseline and of each frequency module", "tables 2, 3, 10", ("main",)),
+    2: Entry(
+        "mIoU of inserted modules: untuned, tuned in every episode, tuned through the list; ACPA "
+        "alone; predictors without a model",
+        "",
+        ("insertion",),
+    ),
+    3: Entry(
+        "Mutual information of channels on filtered pictures and after APM",
+        "tables 1, 6",
+        ("filtered", "features"),
+    ),
+    4: Entry("Distance of support and query features, 1 − CKA", "table 7", ("features",)),
+    5: Entry("mIoU against full fine-tuning and a mutual-information loss", "table 5", ("alternatives",)),
+    6: Entry("Parameters, time and memory of each variant", "", ("cost",)),
+}
+ONE_LIST = "The first of `shots` and of `seeds`."
 FIGURES = {
     "filtering": Entry(
         "mIoU on pictures with filtered amplitude and phase",
         "figure 1",
-        "filtered",
+        ("filtered",),
         "mIoU (%) of the source model when all, the high or the low frequencies of the amplitude (rows) "
         "and the phase (columns) of support and query pictures are kept. Colour: difference from no "
-        "filter; star: its paired 95 % interval leaves out 0. In brackets the paper's values, where they "
-        "are shown. The radius and the filling are settings (analysis.radius, analysis.fill).",
+        "filter; star: its paired 95 % interval leaves out 0, each cell on its own. In brackets the "
+        "paper's values, where they are shown. The radius and the filling are settings (analysis.radius, "
+        "analysis.fill). " + ONE_LIST,
     ),
     "channel_magnitudes": Entry(
         "Mean magnitude of the channels, sorted",
         "figure 2",
-        "features",
+        ("features",),
         "Mean absolute value of each channel of the query's last stride-32 map over its positions, "
-        "divided by the mean of all channels; channels by rank of their mean over the episodes.",
+        "divided by the mean of all channels; channels by rank of their mean over the episodes. "
+        + ONE_LIST,
     ),
     "phase_differences": Entry(
         "Phase differences between channels",
         "figures 3, 8",
-        "features",
+        ("features",),
         "Differences of two channels' phases at the same frequency in 50 bins from 0 to π, weighted by a "
-        "b / |a − b| of their amplitudes and divided by an even spread (1).",
+        "b / |a − b| of their amplitudes and divided by an even spread (1). " + ONE_LIST,
     ),
     "channel_correlations": Entry(
         "Correlation between channels",
         "figure 6",
-        "features",
+        ("features",),
         "Share of channel pairs whose absolute correlation over the positions of the query's last "
-        "stride-32 map is at most x. Higher curves: channels that share less.",
+        "stride-32 map is at most x. Higher curves: channels that share less. " + ONE_LIST,
     ),
     "heat_maps": Entry(
         "Heat maps of the deepest features",
         "figure 7",
-        "pictures",
-        "Query of the median episode by the first variant's IoU. Activation: mean absolute value over "
-        "channels, each map from its smallest to its largest value. Similarity: largest cosine "
-        "similarity of a position with the support's foreground, mean over the stride-32 maps, 0 to 1 in "
-        "all. White: outline of the truth. Similarity is 0 throughout where the support mask is too "
-        "small for stride 32.",
+        ("features", "index"),
+        "Support and query of the median episode by the first variant's IoU; all maps are the query's. "
+        "Activation: mean absolute value over channels, each map from its smallest to its largest value. "
+        "Similarity: largest cosine similarity of a position with the support's foreground, mean over the "
+        "stride-32 maps, 0 to 1 in all. White: outline of the truth. Similarity is 0 throughout where the "
+        "support mask is too small for stride 32. " + ONE_LIST,
     ),
     "learnt_masks": Entry(
         "Learnt masks",
         "figure 9",
-        "features",
+        ("features",),
         "Factors that APM puts on amplitude and phase after the last step, mean over episodes (and "
         "channels for APM-M); lowest frequency in the centre. Raw: 0 to 1 in all, untrained they are "
-        "0.731. Stretched: from the smallest to the largest value, which stand above.",
+        "0.731. Stretched: from the smallest to the largest value, which stand above. " + ONE_LIST,
     ),
     "iou_by_step": Entry(
         "mIoU against adaptation step",
         "",
-        "features",
+        ("features",),
         "mIoU on the analysed episodes on the way of the adaptation. Step 0 is insertion alone; a "
-        "horizontal line is a variant without steps.",
+        "horizontal line is a variant without steps. " + ONE_LIST,
     ),
     "iou_by_learning_rate": Entry(
         "mIoU against learning rate",
         "",
-        "rows",
+        ("rates",),
         "mIoU of variants that differ in their learning rate alone, with 95 % intervals. Filled: the "
-        "main variant's rate, which the paper sets by hand for each domain.",
+        "main variant's rate, which the paper sets by hand for each domain. The first of `shots`, all "
+        "`seeds`.",
     ),
     "class_iou": Entry(
         "IoU of each class",
         "",
-        "rows",
-        "Foreground IoU of each class, counts summed over its episodes. More than twelve classes are "
-        "drawn by rank, for each variant by its own.",
+        ("main",),
+        "Foreground IoU of each class, counts summed over its episodes, mean over `seeds`. More than "
+        "twelve classes are drawn by rank, for each variant by its own.",
     ),
     "paired_episodes": Entry(
         "IoU of every episode against the baseline's",
         "",
-        "rows",
+        ("main",),
         "Each point is an episode: its foreground IoU with the baseline and with the variant. Shares: "
-        "episodes above and below the diagonal.",
+        "episodes above and below the diagonal. " + ONE_LIST,
     ),
 }
 EPISODE_GRID = Entry(
     "Episodes: worst, median and best",
     "figure 5",
-    "",
+    (),
     "Worst, median and best episode by the first variant's IoU, not chosen by hand: first support with "
-    "its mask, query with ground truth, prediction of each main variant.",
+    "its mask, query with ground truth, prediction of each main variant with a model. The first "
+    "of `seeds`.",
 )
 TRAINING_HISTORY = Entry(
     "Source training",
     "",
-    "",
+    (),
     "Cross-entropy and 1-shot mIoU of the source training by epoch. The epoch with the best validation "
     "mIoU is the checkpoint that all evaluations use.",
 )

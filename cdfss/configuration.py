@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cdfss.backbone_facts import BACKBONES
 from cdfss.errors import CdfssError
@@ -20,12 +28,27 @@ from cdfss.errors import CdfssError
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
 DEFAULT = Path("config/config.yaml")
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _one_line(text: str) -> str:
+    if any(sign in text for sign in "\n\r\t"):
+        raise ValueError(f"{text!r} has line breaks or tabs, which headings of tables cannot have")
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+Title = Annotated[str, AfterValidator(_one_line)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, values):
+        return {} if values is None else values  # `baseline:` with nothing below it
 
 
 class Data(Section):
@@ -123,7 +146,7 @@ class Compute(Section):
 class Domain(Section):
     """A target domain; its key is a key of `data`."""
 
-    title: str | None = Field(None, description="heading in tables; default the key")
+    title: Title | None = Field(None, description="heading in tables; default the key")
     split: Literal["trn", "val", "test"] = Field("test", description="split of the data set")
     episodes: Count = Field(600, description="test episodes; FSS-1000's full list has 2,400")
 
@@ -132,7 +155,7 @@ class Adaptation(Section):
     """Defaults that a variant may override."""
 
     steps: int = Field(60, ge=0, description="Adam steps per episode (paper 5.1)")
-    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] = Field(
+    learning_rate: Rate | dict[Name, Rate] = Field(
         1e-2, description="of Adam: one number, or one per domain"
     )
 
@@ -140,7 +163,7 @@ class Adaptation(Section):
 class Variant(Section):
     """A way to predict: HSNet with the modules named here, or a predictor without a model."""
 
-    title: str | None = Field(None, description="row heading in tables; default the key")
+    title: Title | None = Field(None, description="row heading in tables; default the key")
     predictor: Literal["hsnet", "foreground", "copy"] = Field(
         "hsnet",
         description="hsnet; or everything foreground; or the support mask copied onto the query "
@@ -152,7 +175,7 @@ class Variant(Section):
     attention: bool = Field(False, description="ACPA after APM")
     hidden: Count = Field(8, description="width of ACPA's bottleneck (8 in the published code)")
     steps: int | None = Field(None, ge=0, description="default adaptation.steps")
-    learning_rate: Annotated[float, Field(gt=0)] | dict[Name, Annotated[float, Field(gt=0)]] | None = Field(
+    learning_rate: Rate | dict[Name, Rate] | None = Field(
         None, description="default adaptation.learning_rate"
     )
     trained: list[Literal["masker", "attention", "learner", "backbone"]] | None = Field(
@@ -180,8 +203,9 @@ class Variant(Section):
     )
     main: bool = Field(
         True,
-        description="show it in table 1, the episode pictures and the figures of features; false "
-        "leaves it to the tables and figures that are about such variants (the baseline is always shown)",
+        description="show it in table 1 and, if it has a model, the episode pictures and the figures of "
+        "features; false leaves it to the tables and figures that are about such variants (the baseline is "
+        "always shown)",
     )
 
     @model_validator(mode="after")
@@ -225,8 +249,9 @@ class Analysis(Section):
     radius: float = Field(
         0.1,
         ge=0,
+        le=1.5,
         description="of the low frequencies in the filtering of pictures, as a share of the highest "
-        "one along an axis; the paper states none",
+        "one along an axis; the corners are at 1.41; the paper states none",
     )
     fill: Literal["zero", "mean"] = Field(
         "zero",
@@ -238,9 +263,11 @@ class Configuration(Section):
     """A run: what is trained, adapted, evaluated and tabulated."""
 
     name: Name = Field(description="folder of this run's intermediate results, results/<name>")
-    title: str = Field("", description="printed in the heading of every table")
+    title: Title = Field("", description="printed in the heading of every table")
     published: bool = Field(
-        False, description="show values of the paper, and of others, beside ours in the tables"
+        False,
+        description="show values of the paper, and of others, beside ours in the tables; the paper's are "
+        "those of domains and variants that have the names of config.yaml",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one; cuda refuses to start without"
@@ -278,14 +305,15 @@ class Configuration(Section):
                 raise ValueError(
                     "domains.average: tables use this name for the mean over domains; rename it"
                 )
-        titles: dict[str, str] = {}
-        for name, variant in self.variants.items():
-            other = titles.setdefault(variant.title or name, name)
-            if other != name:
-                raise ValueError(
-                    f"variants.{name}.title is {variant.title or name!r}, as that of {other}; tables and "
-                    "figures could not tell them apart"
-                )
+        for kind, entries in (("variants", self.variants), ("domains", self.domains)):
+            titles: dict[str, str] = {}
+            for name, entry in entries.items():
+                other = titles.setdefault(entry.title or name, name)
+                if other != name:
+                    raise ValueError(
+                        f"{kind}.{name}.title is {entry.title or name!r}, as that of {other}; tables and "
+                        "figures could not tell them apart"
+                    )
         rates = {"adaptation": self.adaptation.learning_rate}
         rates |= {f"variants.{name}": v.learning_rate for name, v in self.variants.items()}
         for place, rate in rates.items():
@@ -295,9 +323,6 @@ class Configuration(Section):
                 for domain in self.domains:
                     if domain not in rate:
                         raise ValueError(f"{place}.learning_rate has no value for domain {domain!r}")
-        if self.published:
-            for domain in self.domains:
-                _known("published: true, but domain", domain, PUBLISHED_DOMAINS, "the paper")
         return self
 
     @cached_property
@@ -355,8 +380,7 @@ class Configuration(Section):
         """What the evaluation of the source model on filtered pictures depends on."""
         settings = {"domain": domain, "shot": self.shots[0], "seed": self.seeds[0]}
         settings |= {"backbone": self.backbone, "masker": None, "attention": False, "hidden": 1}
-        settings |= {"steps": 0, "learning_rate": None, **self._numbers()}
-        return settings | self.analysis.model_dump()
+        return settings | self._numbers() | self.analysis.model_dump()
 
     def _numbers(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "precision": self.compute.precision}
@@ -374,6 +398,16 @@ class Configuration(Section):
         """Variants whose features are measured: main ones with a model, each episode anew."""
         models = [name for name in self.shown["main"] if name in self.models]
         return [name for name in models if self.variants[name].reset == "episode"]
+
+    @cached_property
+    def pictured(self) -> dict[str, str]:
+        """Titles of the variants whose predictions are shown, by name, in the order shown.
+
+        Main ones with a model, else others rather than none.
+        """
+        main = self.shown["main"] or list(self.variants)
+        names = [name for name in main if name in self.models] or main
+        return {name: self.variants[name].title or name for name in names}
 
     def kind_of(self, variant: str) -> str:
         """What a variant is, for the tables that are about one kind: an entry of KINDS."""
@@ -475,9 +509,6 @@ KINDS = {
 }
 
 
-PUBLISHED_DOMAINS = ("fss1000", "deepglobe", "isic2018", "chestxray")
-
-
 def _known(place: str, name: str, known, where: str) -> None:
     if name not in known:
         raise ValueError(f"{place}: {name!r} is not in {where}; there are {', '.join(known)}")
@@ -542,6 +573,8 @@ def _explain(item) -> str:
         return f"{key} is not a key; {hint}known here: {', '.join(known)}"
     if item["type"] == "missing":
         return f"{key} is missing: {_describe(where)}"
+    if item["type"] == "string_pattern_mismatch":
+        return f"{key} is {item['input']!r}; names have letters, digits and _ (a title may have any)"
     message = item["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -55,7 +55,9 @@ def changed(**changes):
         ({"adaptation__learning_rate": -1}, "adaptation.learning_rate is -1"),
         ({"backbone": "alexnet"}, "backbone is 'alexnet'; it should be 'resnet18'"),
         ({"device": "tpu"}, "device is 'tpu'; it should be 'auto', 'cpu' or 'cuda'"),
-        ({"published": True, "domains": {"pascal": {}}}, "'pascal' is not in the paper"),
+        ({"analysis": {"radius": 100}}, "analysis.radius is 100; it should be less than or equal to 1.5"),
+        ({"adaptation__learning_rate": float("inf")}, "adaptation.learning_rate is inf"),
+        ({"variants__apm-s": {"masker": "S"}}, "names have letters, digits and _"),
         ({"variants": {}}, "variants is {}"),
         ({"name": "a b"}, "name is 'a b'"),
     ],
@@ -90,6 +92,28 @@ def test_shipped_configurations_are_valid(monkeypatch):
     monkeypatch.chdir(ROOT)
     for path in (ROOT / "config").glob("*.yaml"):
         configuration.load(path)
+
+
+def test_a_title_of_two_lines_is_refused():
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    values["variants"]["baseline"]["title"] = "Base\nline"
+    with pytest.raises(CdfssError, match=r"variants\.baseline\.title.*has line breaks"):
+        configuration.parse(values)
+
+
+def test_an_empty_entry_has_the_defaults_and_a_domain_of_ones_own_joins_the_papers():
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    values["variants"]["baseline"] = None
+    values["data"]["mine"] = {"format": "folder", "root": "mine"}
+    values["domains"]["mine"] = None
+    values["adaptation"]["learning_rate"]["mine"] = 0.01
+    run = configuration.parse(values)
+    assert run.published
+    assert run.variants["baseline"].masker is None
+    assert run.domains["mine"].episodes is not None
+    values["domains"]["mine"] = {"title": "ISIC 2018"}
+    with pytest.raises(CdfssError, match=r"domains\.mine\.title is 'ISIC 2018', as that of isic2018"):
+        configuration.parse(values)
 
 
 def test_the_default_is_the_papers_run():

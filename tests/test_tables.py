@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from made_rows import feature_rows, filtered_rows, row, table_settings
 
-from cdfss import CdfssError, measurement, results, statistics, tables
+from cdfss import CdfssError, measurement, results, tables
 
 VARIANTS = {
     "foreground": {"predictor": "foreground"},
@@ -93,9 +93,68 @@ def test_intervals_are_those_of_a_plain_bootstrap():
         values.append(miou_by_hand([mine[i] for i in picks]))
         gains.append(values[-1] - miou_by_hand([base[i] for i in picks]))
     for name, found in (("miou", values), ("gain", gains)):
-        low, high = np.percentile(found, (2.5, 97.5))
+        low, high = np.percentile(found, (2.5, 97.5)) - np.mean(found) + cell[name]
         assert cell[f"{name}_low"] == pytest.approx(low, abs=0.08 * (high - low))
         assert cell[f"{name}_high"] == pytest.approx(high, abs=0.08 * (high - low))
+
+
+def test_an_average_is_as_uncertain_as_its_domains_together():
+    table = by_cell(tables.main_table(pd.DataFrame(rows(episodes=40)), SETTINGS))
+
+    def width(domain, name):
+        cell = table.loc[("apm_s", domain, 1)]
+        return cell[f"{name}_high"] - cell[f"{name}_low"]
+
+    for name in ("miou", "gain"):
+        expected = np.hypot(*(width(domain, name) for domain in SETTINGS["domains"])) / 2
+        assert width("average", name) == pytest.approx(expected, rel=0.1)
+
+
+def test_fb_iou_is_the_mean_of_foreground_and_background():
+    lines = rows()
+    table = by_cell(tables.main_table(pd.DataFrame(lines), SETTINGS))
+    by_domain = {}
+    for domain in SETTINGS["domains"]:
+        mine = chosen(lines, variant="apm_s", domain=domain, shot=5)
+        ious = [
+            sum(line[f"intersection_{where}"] for line in mine)
+            / sum(line[f"union_{where}"] for line in mine)
+            for where in ("background", "foreground")
+        ]
+        by_domain[domain] = 100 * sum(ious) / 2
+        assert table.at[("apm_s", domain, 5), "fb_iou"] == pytest.approx(by_domain[domain])
+    assert table.at[("apm_s", "average", 5), "fb_iou"] == pytest.approx(sum(by_domain.values()) / 2)
+
+
+def test_a_diverged_adaptation_is_told_where_it_counts():
+    lines = rows()
+    for line in chosen(lines, variant="apm_s", domain="cells", shot=5)[:3]:
+        line["last_loss"] = float("nan")
+    notes = tables.main_table(pd.DataFrame(lines), SETTINGS).notes
+    assert (
+        "Episodes whose adaptation diverged (no finite loss), counted as they were predicted: APM-S on "
+        "cells, 5-shot: 3." in notes
+    )
+    assert not any("diverged" in note for note in tables.main_table(pd.DataFrame(rows()), SETTINGS).notes)
+
+
+def test_gains_of_table_4_are_paired():
+    measured = feature_rows(SETTINGS, ("baseline", "apm_s"))
+    before = {
+        (line["domain"], line["episode"]): line["cka"] for line in chosen(measured, variant="baseline")
+    }
+    for line in chosen(measured, variant="apm_s"):
+        line["cka"] = before[line["domain"], line["episode"]] - 0.125
+    table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
+    gains = table.numbers.set_index("variant").loc["apm_s", ["gain", "gain_low", "gain_high"]]
+    assert gains.to_numpy(float) == pytest.approx(np.full((3, 3), 0.125))
+
+
+def test_best_and_worst_filter_are_named_when_all_are_equal():
+    filtered = [line | {"intersection_foreground": 0} for line in filtered_rows(SETTINGS)]
+    table = tables.information_table(pd.DataFrame(filtered), None, SETTINGS)
+    headings = [line[0].split(":")[0] for line in table.sections[0].lines]
+    assert headings == ["no filter", "best filter", "− no filter", "worst filter", "− no filter"]
 
 
 def test_seeds_are_averaged_and_their_spread_is_told(tmp_path):
@@ -125,7 +184,7 @@ def test_table_2_shows_what_inserts_or_tunes_modules():
     shown = [line[0] for line in table.sections[0].lines if line[0] != "− baseline"]
     # The variant that only differs in its learning rate is a point of a figure.
     assert shown == ["foreground", "Baseline", "Zero", "acpa", "APM-S", "episodes"]
-    (lacks,) = [note for note in table.notes if note.startswith("Not in this run")]
+    (lacks,) = [note for note in table.notes if note.startswith("Not in this table")]
     assert "modules tuned through the list" in lacks
     assert "config/extended.yaml" in lacks
 
@@ -174,7 +233,7 @@ def test_table_3_finds_best_and_worst_filter_and_pairs_them_with_no_filter():
     for domain in SETTINGS["domains"]:
         names = [f"amplitude {a}, phase {p}" for a in bands for p in bands][1:]
         ranked = sorted(names, key=lambda name: filter_counts(filtered, domain, name)[1])
-        plain, reference = filter_counts(filtered, domain, tables.NO_FILTER)
+        plain, reference = filter_counts(filtered, domain, measurement.NO_FILTER)
         for heading, name in (("best filter", ranked[-1]), ("worst filter", ranked[0])):
             line, (mine, miou) = numbers.loc[(domain, heading)], filter_counts(filtered, domain, name)
             assert line["cell"] == name
@@ -268,6 +327,16 @@ def test_quoted_values_are_marked_and_stand_beside_ours(tmp_path):
 PAPER = ("fss1000", "deepglobe", "isic2018", "chestxray")
 
 
+def test_a_domain_that_the_paper_does_not_have_is_compared_with_nothing():
+    variants = {n: VARIANTS[n] for n in ("baseline", "apm_s")}
+    settings = table_settings(variants, ("chestxray", "mine"), shots=[1], published=True)
+    lines = rows(("chestxray", "mine"), ("baseline", "apm_s"), (1,))
+    (section,) = tables.main_table(pd.DataFrame(lines), settings).sections
+    (quoted,) = [line for line in section.lines if line[0] == "quoted: paper"][1:]
+    assert quoted[1] == "73.55"
+    assert quoted[2:] == ["", ""]
+
+
 def test_tables_of_features_quote_the_paper():
     variants = {n: VARIANTS[n] for n in ("baseline", "apm_s")}
     settings = table_settings(variants, PAPER, shots=[1], published=True)
@@ -303,10 +372,10 @@ def test_signs_of_the_formats_are_escaped(tmp_path):
     settings = table_settings(variants, shots=[1], title="50 % & more")
     paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html")}
     tables.write(tables.main_table(pd.DataFrame(rows(variants=("baseline",), shots=(1,))), settings), paths)
-    assert "A \\| B & C_1" in paths["md"].read_text()
+    assert "A \\| B & C_1 \\<b>" in paths["md"].read_text()
     latex = paths["tex"].read_text()
     assert "50 \\% \\& more" in latex
-    assert "A | B \\& C\\_1" in latex
+    assert "A \\textbar{} B \\& C\\_1" in latex
     assert "A | B &amp; C_1 &lt;b&gt;" in paths["html"].read_text()
 
 
@@ -317,16 +386,33 @@ def test_rows_and_predictions_survive_their_files(tmp_path):
     assert loaded["intersection_foreground"].tolist() == [line["intersection_foreground"] for line in lines]
     assert results.facts(tmp_path / "a.parquet") == {"device": "cpu"}
     mask = np.random.RandomState(0).rand(9, 9) < 0.5
-    results.save_predictions({3: mask.astype(np.uint8)}, tmp_path / "p.parquet")
+    facts = {"settings": {"variant": "apm_s"}}
+    results.save_predictions({3: mask.astype(np.uint8)}, tmp_path / "p.parquet", facts)
     assert (results.load_predictions([tmp_path / "p.parquet"])[3] == mask).all()
+    of_variant = results.predictions_by_variant([tmp_path / "p.parquet"], ["apm_s"], [3, 4])
+    assert (of_variant["apm_s"][3] == mask).all()
+    results.save(lines[:2], tmp_path / "x" / "rows" / "0.parquet", {})
+    results.save(lines[1:], tmp_path / "x" / "rows" / "1.parquet", {})
+    with pytest.raises(CdfssError, match=r"is there twice, in .*rows/0\.parquet and .*rows/1\.parquet"):
+        results.load(tmp_path / "x")
+    for size in (32, 64):
+        facts = {"settings": {"image_size": size}}
+        results.save(lines[size // 32 :][:1], tmp_path / "y" / f"{size}.parquet", facts)
+    with pytest.raises(CdfssError, match=r"several sizes: .*32\.parquet of 32 px; .*64\.parquet of 64 px"):
+        results.load(tmp_path / "y")
+    filtered = filtered_rows(SETTINGS)
+    results.save(filtered, tmp_path / "z" / "rows" / "f.parquet", {}, measurement.FILTERED)
+    results.save(lines, tmp_path / "z" / "r.parquet", {})
+    assert len(results.load(tmp_path / "z")) == len(lines)
     with pytest.raises(CdfssError, match="no evaluation rows"):
         results.load(tmp_path / "empty")
 
 
 def test_measurements_survive_their_files(tmp_path):
     lines = feature_rows(SETTINGS, ("baseline", "apm_s"))
-    measurement.save(lines, measurement.FEATURES, tmp_path / "f.parquet", {"a": 1})
+    results.save(lines, tmp_path / "f.parquet", {"a": 1}, measurement.FEATURES)
     loaded = measurement.load([tmp_path / "f.parquet"])
+    assert len(measurement.load(tmp_path / "f.parquet")) == len(lines)
     assert np.allclose(loaded["phases"].iloc[3], lines[3]["phases"])
     assert loaded["amplitude_factor"].isna().sum() == len(lines) / 2
     assert measurement.load([]) is None
@@ -351,7 +437,6 @@ def test_tables_and_figures_need_no_torch():
 
 def test_settings_are_plain_values():
     assert json.loads(json.dumps(SETTINGS)) == SETTINGS
-    assert statistics.RESAMPLES == 2000
 
 
 def test_an_episode_that_diverged_is_left_out_of_all_variants():
@@ -377,7 +462,7 @@ def test_a_variant_that_always_diverged_leaves_its_cells_empty():
     for line in chosen(measured, variant="apm_s", domain="cells"):
         line["cka"] = line["query_information"] = float("nan")
     table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
-    assert "Left out, since adaptation diverged in every episode: apm_s on cells." in table.notes
+    assert "Left out, since adaptation diverged in most episodes: apm_s on cells." in table.notes
     numbers = table.numbers.set_index(["variant", "domain"])
     assert numbers.loc["apm_s", "distance"].isna().tolist() == [False, True, True]
     assert numbers.loc["baseline", "distance"].notna().all()
@@ -392,6 +477,22 @@ def test_a_variant_that_always_diverged_leaves_its_cells_empty():
         "best filter",
         "worst filter",
     ]
+
+
+def test_a_domain_of_which_no_episode_is_left_has_no_section():
+    settings = table_settings({n: {"masker": n[-1].upper()} for n in ("apm_s", "apm_m")}, shots=[1])
+    measured = feature_rows(settings, ("apm_s", "apm_m"))
+    for line in chosen(measured, domain="cells"):
+        if (line["episode"] < 3) == (line["variant"] == "apm_s"):
+            line["query_information"] = line["cka"] = float("nan")
+    table = tables.information_table(
+        pd.DataFrame(filtered_rows(settings)), pd.DataFrame(measured), settings
+    )
+    assert [section.heading for section in table.sections] == ["lungs"]
+    assert "Episodes left out, since an adaptation diverged: cells 6." in table.notes
+    assert any("episodes: lungs 6." in note for note in table.notes)
+    cells = tables.similarity_table(pd.DataFrame(measured), settings).sections[0].lines
+    assert cells[-1] == ["episodes", "6", "0", "6"]
 
 
 def test_quoted_values_are_those_of_the_same_number_of_shots():

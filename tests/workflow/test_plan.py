@@ -87,6 +87,14 @@ def test_a_file_without_a_name_adds_to_the_papers_run(project):
     assert (jobs["evaluate"], jobs["download"]) == (20, 4)
 
 
+def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    mine = project.write("mine.yaml", block.replace("path/to/folder", "mine"))
+    own_data(project)
+    jobs = project.jobs("results/table1.md", "--configfile", mine)
+    assert (jobs["evaluate"], jobs["evaluate_trivial"]) == (5 * 5 * 2, 5 * 2 * 2)
+
+
 def test_added_variants_come_after_those_of_the_default(project):
     own_data(project)
     project.write("config/config.yaml", SMALL)
@@ -186,17 +194,24 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
         path.touch()
     assert project.jobs("--configfile", name) == {}
     figures = project.folder / "results" / "small" / "figures"
-    for figure, rule in (("episodes-mine-1shot.svg", "episode_grid"), ("class_iou.png", "figure")):
-        (figures / figure).unlink()
+    rows = "../rows/mine/copy/1shot-seed0/0.parquet"
+    for file, rule in (
+        ("episodes-mine-1shot.svg", "episode_grid"),
+        ("class_iou.png", "figure"),
+    ):
+        (figures / file).unlink()
         assert project.jobs("--configfile", name) == {rule: 1, "all": 1, "total": 2}
         project.run("--cores", "2", "--configfile", name)
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
+
+    (figures / rows).unlink()
+    assert project.jobs("--configfile", name)["evaluate_trivial"] == 1
 
     # What a run without a model cannot show is said, in tables, figures and on the page.
     results = project.folder / "results"
     for number in range(1, 7):
         text = (results / f"table{number}.md").read_text()
-        assert "Not in this run: " in text or number == 6
+        assert "Not in this " in text or number == 6
     page = (results / "index.html").read_text()
     assert "Not in this run: a variant with a model." in page
     assert (figures / "filtering.png").exists()

@@ -58,27 +58,19 @@ def of_variants(pattern, variants, **wildcards):
     return files
 
 
-def rows_of(shown):
-    """Row files of the variants that a table or figure shows, an entry of `run.shown`."""
+def inputs_of(entry):
+    """Files that a table or figure is made from, by kind."""
+    shown = [name for need in entry.needs for name in run.shown.get(need, [])]
     lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
-    return of_variants(ROWS, run.shown[shown], **lists)
-
-
-def rows_of_table(wildcards):
-    """Row files of a table; tables 3 and 4 are made from measurements."""
-    shown = {"1": "main", "2": "insertion", "5": "alternatives", "6": "cost"}.get(wildcards.number)
-    return rows_of(shown) if shown else []
-
-
-def figure_input(wildcards):
-    """What a figure is made from."""
-    needs = FIGURES[wildcards.figure].needs
-    if needs == "rows":
-        return {"rows": rows_of("rates" if wildcards.figure == "iou_by_learning_rate" else "main")}
-    if needs == "filtered":
-        return {"filtered": FILTERED_FILES}
-    index = expand(f"{FOLDER}/index/{{domain}}.parquet", domain=run.domains)
-    return {"features": FEATURES_FILES, "index": index if needs == "pictures" else []}
+    indexes = expand(f"{FOLDER}/index/{{domain}}.parquet", domain=run.domains)
+    features = expand(FEATURES, domain=run.domains, variant=run.analysed)
+    filtered = expand(FILTERED, domain=run.domains) if run.models else []
+    return {
+        "rows": of_variants(ROWS, shown, **lists),
+        "features": features if "features" in entry.needs else [],
+        "filtered": filtered if "filtered" in entry.needs else [],
+        "index": indexes if "index" in entry.needs else [],
+    }
 
 
 def main_process():

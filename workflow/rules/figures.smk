@@ -2,15 +2,11 @@
 FIGURE = f"{FOLDER}/figures/{{figure}}"
 GRID = f"{FOLDER}/figures/episodes-{{domain}}-{{shot}}shot"
 GALLERY = f"{FOLDER}/gallery/{{domain}}-{{shot}}shot/gallery.json"
-# Variants whose predictions are shown: main ones with a model, else others rather than none.
-MAIN = run.shown["main"] or list(run.variants)
-PICTURED = [name for name in MAIN if name in run.models] or MAIN
-PICTURED = {name: run.variants[name].title or name for name in PICTURED}
 
 
 rule figure:
     input:
-        unpack(figure_input),
+        unpack(lambda wildcards: inputs_of(FIGURES[wildcards.figure])),
     output:
         report(
             multiext(FIGURE, ".png", ".svg"),
@@ -72,8 +68,8 @@ if TRAINED:
 rule episode_grid:
     input:
         index=f"{FOLDER}/index/{{domain}}.parquet",
-        rows=of_variants(ROWS, PICTURED, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, PICTURED, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
     output:
         report(
             multiext(GRID, ".png", ".svg"),
@@ -92,7 +88,7 @@ rule episode_grid:
         mem_mb=2000,
         runtime=20,
     params:
-        variants=PICTURED,
+        variants=run.pictured,
         caption=EPISODE_GRID.caption,
     message:
         "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
@@ -103,8 +99,8 @@ rule episode_grid:
 rule gallery:
     input:
         index=f"{FOLDER}/index/{{domain}}.parquet",
-        rows=of_variants(ROWS, PICTURED, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, PICTURED, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
     output:
         GALLERY,
     log:
@@ -118,7 +114,7 @@ rule gallery:
         mem_mb=2000,
         runtime=20,
     params:
-        variants=PICTURED,
+        variants=run.pictured,
     message:
         "Making pictures of {wildcards.domain}, {wildcards.shot}-shot, for the page"
     script:

@@ -1,19 +1,18 @@
 # Tables: from evaluation rows and measurements alone.
-FEATURES_FILES = expand(FEATURES, domain=run.domains, variant=run.analysed)
-FILTERED_FILES = expand(FILTERED, domain=run.domains) if run.models else []
 
 
 rule table:
     input:
-        rows=rows_of_table,
-        features=lambda wildcards: FEATURES_FILES if wildcards.number in "34" else [],
-        filtered=lambda wildcards: FILTERED_FILES if wildcards.number == "3" else [],
+        unpack(lambda wildcards: inputs_of(TABLES[int(wildcards.number)])),
     output:
         html=report(
             "results/table{number}.html",
             caption="../report/caption.rst",
             category="Tables",
-            labels=lambda wildcards: {"table": wildcards.number, "title": TABLES[int(wildcards.number)]},
+            labels=lambda wildcards: {
+                "table": wildcards.number,
+                "title": TABLES[int(wildcards.number)].heading,
+            },
         ),
         md="results/table{number}.md",
         csv="results/table{number}.csv",
@@ -23,7 +22,7 @@ rule table:
     benchmark:
         f"{FOLDER}/benchmarks/table{{number}}.tsv"
     wildcard_constraints:
-        number="[1-6]",
+        number="|".join(map(str, TABLES)),
     conda:
         ENVIRONMENT
     threads: 1
@@ -32,7 +31,7 @@ rule table:
         runtime=10,
     params:
         settings=SHOWN,
-        caption=lambda wildcards: TABLES[int(wildcards.number)],
+        caption=lambda wildcards: TABLES[int(wildcards.number)].heading,
     message:
         "Making table {wildcards.number}"
     script:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cdfss.figures.episodes import load_episodes
+from cdfss.figures.episodes import Episode, load_episodes
 from cdfss.figures.style import PREDICTION, SUPPORT, TRUTH, tinted
 from cdfss.files import replacing
 
@@ -28,26 +28,27 @@ def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path
     for old in folder.glob("*.jpg"):  # of other episodes, or of a job that was killed
         old.unlink()
     shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES)
-    entries = []
-    for episode in shown:
-        pictures = []
-
-        def add(name, picture, mask, colour, text, variant=None, episode=episode, pictures=pictures):
-            file = f"{episode.number}-{name}.jpg"
-            image = Image.fromarray(tinted(picture, mask, colour))
-            image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / file, quality=88)
-            iou = None if variant is None else episode.iou[variant]
-            pictures.append({"file": file, "text": text, "variant": variant, "iou": iou})
-
-        for shot, support in enumerate(episode.supports, 1):
-            add(f"support{shot}", *support, SUPPORT, f"support {shot}")
-        add("truth", *episode.query, TRUTH, "query with truth")
-        for variant, title in titles.items():
-            predicted = episode.predictions[variant]
-            add(f"by-{variant}", episode.query[0], predicted, PREDICTION, title, variant)
-        told = {"episode": episode.number, "class_name": episode.class_name}
-        entries.append(told | {"pictures": pictures})
     told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
-    told |= {"variants": titles, "episodes": entries}
+    told |= {"variants": titles, "episodes": [_write_pictures(e, titles, folder) for e in shown]}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(told))
+
+
+def _write_pictures(episode: Episode, titles: dict[str, str], folder: Path) -> dict:
+    """Write the JPEG files of an episode; what gallery.json says of it."""
+    parts = [
+        (f"support{shot}", *support, SUPPORT, f"support {shot}", None)
+        for shot, support in enumerate(episode.supports, 1)
+    ]
+    parts.append(("truth", *episode.query, TRUTH, "query with truth", None))
+    parts += [
+        (f"by-{variant}", episode.query[0], episode.predictions[variant], PREDICTION, title, variant)
+        for variant, title in titles.items()
+    ]
+    pictures = []
+    for name, picture, mask, colour, text, variant in parts:
+        file = f"{episode.number}-{name}.jpg"
+        image = Image.fromarray(tinted(picture, mask, colour))
+        image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / file, quality=88)
+        pictures.append({"file": file, "text": text, "variant": variant, "iou": episode.iou.get(variant)})
+    return {"episode": episode.number, "class_name": episode.class_name, "pictures": pictures}

@@ -6,11 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import square_mask, write_picture
 from made_rows import feature_rows, filtered_rows, row, table_settings
 from PIL import Image
 
-from cdfss import catalogue, gallery, metrics, results
+from cdfss import analyses, catalogue, gallery, measurement, metrics, results, statistics
 from cdfss.datasets import index
 from cdfss.figures import episodes, features, filtering, rows, style, training
 
@@ -48,6 +47,13 @@ def evaluated():
     )
 
 
+def band_of(axis, number):
+    """Lower and upper end of the shaded band of a curve, (n,) each."""
+    ys = axis.collections[number].get_paths()[0].vertices[:, 1]
+    n = (len(ys) - 3) // 2
+    return ys[1 : n + 1], ys[n + 2 : 2 * n + 2][::-1]
+
+
 def line_of(axis, label):
     (line,) = (line for line in axis.get_lines() if line.get_label() == label)
     return np.array(line.get_xdata()), np.array(line.get_ydata())
@@ -68,11 +74,29 @@ def test_magnitudes_are_ranked_by_their_mean_over_episodes(measured):
     assert drawn[0] == pytest.approx(expected[0], rel=0.1)
 
 
+def test_a_rank_of_magnitudes_is_one_channel():
+    baseline = feature_rows(SETTINGS, ("baseline",))
+    for line in baseline:
+        # Channel 3 is the largest on average, but not in the first episode.
+        line["magnitudes"] = np.full(20, 0.1, np.float32)
+        line["magnitudes"][3], line["magnitudes"][5] = (0.1, 1.0) if line["episode"] == 0 else (2.0, 0.5)
+    figure = features.channel_magnitudes(pd.DataFrame(baseline), SETTINGS)
+    _, drawn = line_of(figure.axes[0], "Baseline")
+    values = stacked(pd.DataFrame(baseline), "magnitudes", "lungs", "baseline")
+    assert drawn[:2] == pytest.approx((values / values.mean(1, keepdims=True)).mean(0)[[3, 5]])
+
+
 def test_phase_differences_are_shares_over_an_even_spread(measured):
     figure = features.phase_differences(measured, SETTINGS)
     xs, drawn = line_of(figure.axes[0], "Baseline")
     assert np.allclose(drawn, 50 * stacked(measured, "phases", "lungs", "baseline").mean(0))
     assert drawn.mean() == pytest.approx(1, rel=1e-5)
+    mine = measured[(measured["domain"] == "lungs") & (measured["variant"] == "baseline")]
+    _, low, high = statistics.mean_and_interval(mine, 50 * np.stack(mine["phases"]))
+    assert np.allclose(band_of(figure.axes[0], 0), (low, high))
+    assert (high - low).mean() == pytest.approx(
+        2 * 1.96 * 50 * np.stack(mine["phases"]).std(0, ddof=1).mean() / 6**0.5, rel=0.25
+    )
     assert 0 < xs[0] < xs[-1] < 1
     assert "rad" in figure.axes[0].get_xlabel()
 
@@ -94,6 +118,36 @@ def test_learnt_masks_are_means_raw_and_stretched(measured):
     assert f"{expected.min():.3f} to {expected.max():.3f}" in figure.axes[1].get_title()
 
 
+def test_an_episode_that_diverged_is_left_out_of_all_variants(measured):
+    mine = measured.copy()
+    bad = (mine["variant"] == "apm_s") & (mine["domain"] == "lungs") & (mine["episode"] == 2)
+    mine.loc[bad, "cka"] = np.nan
+    for column in ("amplitude_factor", "phases"):
+        mine[column] = [
+            np.full_like(values, np.nan) if lost and values is not None else values
+            for lost, values in zip(bad, mine[column], strict=True)
+        ]
+    kept = mine[~((mine["domain"] == "lungs") & (mine["episode"] == 2))]
+    for draw in (features.learnt_masks, features.phase_differences):
+        for axis, expected in zip(draw(mine, SETTINGS).axes, draw(kept, SETTINGS).axes, strict=True):
+            for image, other in zip(axis.images, expected.images, strict=True):
+                assert np.array_equal(image.get_array(), other.get_array())
+            for line, other in zip(axis.get_lines(), expected.get_lines(), strict=True):
+                assert np.array_equal(line.get_ydata(), other.get_ydata())
+                assert np.isfinite(line.get_ydata()).all()
+
+
+def test_a_variant_that_always_diverged_has_an_empty_place(measured, pictured):
+    mine = measured[measured["domain"] == "lungs"].copy()
+    mine.loc[mine["variant"] == "apm_m", "cka"] = np.nan
+    settings = table_settings(VARIANTS, ("lungs",), shots=[1])
+    figure = features.channel_magnitudes(mine, settings)
+    assert "APM-M" not in [line.get_label() for line in figure.axes[0].get_lines()]
+    titles = [axis.get_ylabel() for axis in features.learnt_masks(mine, settings).axes]
+    assert "APM-S\namplitude" in titles
+    assert "APM-M\namplitude" not in titles
+
+
 def test_iou_by_step_begins_with_insertion_alone(measured):
     figure = features.iou_by_step(measured, SETTINGS)
     steps, drawn = line_of(figure.axes[0], "APM-S")
@@ -101,6 +155,14 @@ def test_iou_by_step_begins_with_insertion_alone(measured):
     assert drawn == pytest.approx([100 * n / 40 for n in (3, 9, 20)])
     _, flat = line_of(figure.axes[0], "Baseline")
     assert set(flat) == {7.5}
+    mine = measured[(measured["domain"] == "lungs") & (measured["variant"] == "apm_s")]
+    mine = mine.assign(step_intersection=[np.array([3, 9, 20]) + number for number in range(len(mine))])
+    figure = features.iou_by_step(mine, SETTINGS)
+    estimates = [
+        statistics.list_miou_estimates(measurement.after_step(mine, at))["apm_s", "lungs"]
+        for at in range(3)
+    ]
+    assert np.allclose(band_of(figure.axes[0], 0), np.transpose([e.interval for e in estimates]))
 
 
 def test_filtering_writes_miou_and_colours_differences():
@@ -121,6 +183,18 @@ def test_filtering_writes_miou_and_colours_differences():
     assert drawn[1, 2] == pytest.approx(miou("high", "low") - miou("all", "all"))
 
 
+def test_a_star_marks_a_filter_whose_interval_leaves_out_0():
+    lines = filtered_rows(SETTINGS, episodes=12)
+    for line in lines:
+        change = {("low", "high"): 20, ("high", "high"): (-1) ** (line["episode"] // 2)}
+        line["union_foreground"] = 100
+        line["intersection_foreground"] = 40 + change.get((line["amplitude"], line["phase"]), 0)
+    figure = filtering.filtering(pd.DataFrame(lines), SETTINGS)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[7] == "60.0*"  # amplitude low, phase high
+    assert [text for text in texts if "*" in text] == ["60.0*"]
+
+
 def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
     figure = rows.iou_by_learning_rate(evaluated, SETTINGS)
     rates, drawn = line_of(figure.axes[1], "APM-S")
@@ -130,6 +204,11 @@ def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
         mine = evaluated[(evaluated[list(of)] == pd.Series(of)).all(axis=1)]
         assert value == pytest.approx(100 * metrics.mean_iou(*results.counts(mine), mine["class_id"]))
     assert figure.axes[0].get_xscale() == "log"
+    mine = evaluated[evaluated["shot"] == 1]
+    estimates = statistics.miou_estimates(mine)
+    bars = figure.axes[1].containers[0].lines[2][0].get_segments()
+    for variant, bar in zip(("apm_s", "fast"), bars, strict=True):
+        assert bar[:, 1] == pytest.approx(estimates[variant, "cells", 1, 0].interval)
 
 
 def test_class_iou_has_a_point_a_class_and_variant(evaluated):
@@ -140,6 +219,21 @@ def test_class_iou_has_a_point_a_class_and_variant(evaluated):
     ious = metrics.class_iou(*results.counts(mine), mine["class_id"])
     assert drawn == pytest.approx([100 * ious[0], 100 * ious[1]])
     assert "Fast" not in [line.get_label() for line in figure.axes[0].get_lines()]
+    assert [text.get_text() for text in figure.axes[2].get_xticklabels()] == ["class 0", "class 1"]
+
+
+def test_class_iou_is_averaged_over_seeds_as_in_the_tables(evaluated):
+    settings = table_settings(VARIANTS, shots=[1], seeds=[0, 1])
+    one = evaluated[(evaluated["shot"] == 1) & (evaluated["variant"] == "copy")]
+    other = one.assign(seed=1, union_foreground=one["union_foreground"] * 50)
+    both = pd.concat([one, other, evaluated[evaluated["variant"] != "copy"].query("shot == 1")])
+    _, drawn = line_of(rows.class_iou(both, settings).axes[0], "Copy")
+    expected = []
+    for class_id in (0, 1):
+        mine = one[(one["domain"] == "lungs") & (one["class_id"] == class_id)]
+        iou = mine["intersection_foreground"].sum() / mine["union_foreground"].sum()
+        expected.append(100 * iou * (1 + 1 / 50) / 2)
+    assert drawn == pytest.approx(expected)
 
 
 def test_many_classes_are_drawn_by_rank(evaluated):
@@ -181,31 +275,6 @@ def test_what_a_run_lacks_is_written_into_its_figure(evaluated):
         assert figure.axes[0].texts[0].get_text().startswith("Not in this run: ")
 
 
-@pytest.fixture
-def pictured(settings, tmp_path):
-    """An index of six pictures, rows and stored masks of two variants on four episodes."""
-    root = tmp_path / "mine"
-    for number in range(6):
-        write_picture(root / "roof" / "images" / f"{number}.jpg", seed=number)
-        write_picture(root / "roof" / "masks" / f"{number}.png", mask=square_mask())
-    index.build(settings(root), tmp_path / "index.parquet", 1, lambda line: None)
-    images = index.load(tmp_path / "index.parquet").rows["image"]
-    generator = np.random.RandomState(0)
-    for number, variant in enumerate(("baseline", "apm_s")):
-        lines = [row(generator, "lungs", variant, 1, 0, episode) for episode in range(4)]
-        masks = {}
-        for episode, line in enumerate(lines):
-            line |= {"class_id": 0, "query": images[episode], "supports": [images[5]]}
-            line |= {"intersection_foreground": 10 * episode + number, "union_foreground": 60}
-            masks[episode] = np.zeros((64, 64), np.uint8)
-            masks[episode][10 : 20 + 8 * episode, 10:30] = 1
-        results.save(lines, tmp_path / "rows" / variant / "1shot-seed0" / "0.parquet", {})
-        results.save_predictions(masks, tmp_path / "predictions" / variant / "1shot-seed0" / "0.parquet")
-    kinds = ("rows", "predictions")
-    found = [sorted((tmp_path / kind).glob("*/*/*.parquet"), reverse=True) for kind in kinds]
-    return tmp_path / "index.parquet", *found
-
-
 def test_the_grid_shows_worst_median_and_best_episode(pictured):
     figure = episodes.episode_grid(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"})
     titles = [axis.get_title() for axis in figure.axes]
@@ -223,6 +292,9 @@ def test_heat_maps_outline_the_truth_of_the_median_episode(pictured, measured):
     mine["supports"] = [[images[0]]] * len(mine)
     figure = features.heat_maps(mine, [pictured[0]], settings)
     drawn = [axis.images[0] for axis in figure.axes if axis.images]
+    # IoU is the same in all episodes, so the median is the third of six by number.
+    heat = mine[(mine["variant"] == "apm_s") & (mine["episode"] == 2)]["activation"].iloc[0]
+    assert np.allclose(drawn[2].get_array(), heat.reshape(3, 3))
     assert len(drawn) == 2 + 2 * 3  # support and query, then two kinds of three variants
     assert drawn[-1].get_clim() == (0, 1)
 
@@ -279,10 +351,12 @@ def test_every_figure_has_a_function_a_script_and_a_caption():
     scripts = Path(__file__).parent.parent / "workflow" / "scripts" / "figures"
     assert {path.stem for path in scripts.glob("*.py")} == set(catalogue.FIGURES)
     for name, entry in catalogue.FIGURES.items():
-        module = {"filtered": filtering, "rows": rows}.get(entry.needs, features)
+        module = filtering if "filtered" in entry.needs else features if "features" in entry.needs else rows
         assert callable(getattr(module, name))
-        assert f".{name}(" in (scripts / f"{name}.py").read_text()
         assert entry.caption.endswith(".")
+    assert f"in {analyses.PHASE_BINS} bins" in catalogue.FIGURES["phase_differences"].caption
+    assert rows.CLASSES_BY_NAME == 12
+    assert "More than twelve classes" in catalogue.FIGURES["class_iou"].caption
 
 
 def test_the_training_history_marks_the_best_epoch():
@@ -296,4 +370,6 @@ def test_the_training_history_marks_the_best_epoch():
 
 def test_titles_are_no_formulas(tmp_path, evaluated):
     settings = table_settings({"baseline": {"title": "costs $x_$ y"}}, shots=[1])
-    style.save(rows.class_iou(evaluated, settings), [tmp_path / "a.png"])
+    figure = rows.class_iou(evaluated, settings)
+    assert r"costs \$x_\$ y" in [line.get_label() for line in figure.axes[0].get_lines()]
+    style.save(figure, [tmp_path / "a.png"])

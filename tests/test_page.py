@@ -1,21 +1,23 @@
 """The page of a run, used in a real browser."""
 
-import os
 import re
 import shutil
+from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_rows import row, table_settings
-from test_figures import pictured  # noqa: F401
 
 from cdfss import catalogue, gallery, page, tables
 from cdfss.figures import rows, style
 
+ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+COPY = "Copied <mask> of the support, which is a rather long title"
 VARIANTS = {
-    "copy": {"predictor": "copy", "title": "Copied <mask>"},
+    "copy": {"predictor": "copy", "title": COPY},
     "baseline": {"title": "Baseline"},
     "apm_s": {"title": "APM-S", "masker": "S"},
 }
@@ -25,7 +27,7 @@ SETTINGS = table_settings(
 
 
 @pytest.fixture
-def made(tmp_path, pictured):  # noqa: F811
+def made(tmp_path, pictured):
     """A page with six tables, one figure and one gallery; returns its path."""
     generator = np.random.RandomState(0)
     evaluated = pd.DataFrame(
@@ -95,7 +97,7 @@ def first_cells(tab):
 def test_tables_sort_in_a_browser_and_keep_details_with_their_row(made, browser):
     tab, errors = opened(browser, made)
     assert tab.title() == "Demo & more"
-    shown = ["Copied <mask>", "− baseline", "Baseline", "APM-S", "− baseline", "episodes"]
+    shown = [COPY, "− baseline", "Baseline", "APM-S", "− baseline", "episodes"]
     assert first_cells(tab) == shown
     head = tab.locator("#table1 table").first.locator("thead th").nth(1)
     for order in ("descending", "ascending"):
@@ -106,10 +108,10 @@ def test_tables_sort_in_a_browser_and_keep_details_with_their_row(made, browser)
         assert values == sorted(values, reverse=order == "descending")
         after = first_cells(tab)
         assert after[-1] == "episodes"
-        for name in ("Copied <mask>", "APM-S"):
+        for name in (COPY, "APM-S"):
             assert after[after.index(name) + 1] == "− baseline"
     tab.locator("#table1 thead button").first.press("Enter")
-    assert first_cells(tab)[0] == "Copied <mask>"
+    assert first_cells(tab)[0] == COPY
     assert errors == []
 
 
@@ -133,6 +135,23 @@ def test_pictures_load_and_nothing_runs_over_the_edge_in_a_browser(made, browser
         images.nth(number).scroll_into_view_if_needed()
     tab.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    if os.environ.get("CDFSS_SCREENSHOTS"):
-        tab.screenshot(path=f"{os.environ['CDFSS_SCREENSHOTS']}/page-{width}.png", full_page=True)
+    # The first column stays while a table scrolls: it must hide what goes by below it, not all of it.
+    first = tab.locator("tbody td:first-child").first
+    assert first.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        max(tab.locator("td:first-child").evaluate_all("all => all.map(e => e.offsetWidth)")) <= width / 2
+    )
     assert errors == []
+
+
+def test_captions_are_read_by_the_report_without_complaint():
+    from docutils.core import publish_string
+    from jinja2 import Template
+
+    template = (ROOT / "workflow" / "report" / "caption.rst").read_text()
+    entries = [*catalogue.TABLES.values(), *catalogue.FIGURES.values()]
+    for entry in [*entries, catalogue.EPISODE_GRID, catalogue.TRAINING_HISTORY]:
+        for caption in (entry.heading, entry.caption):
+            text = Template(template).render(snakemake={"params": {"caption": caption}})
+            html = publish_string(text, writer="html5", settings_overrides={"halt_level": 2}).decode()
+            assert caption.split("|")[0].strip().split("`")[0] in unescape(html)

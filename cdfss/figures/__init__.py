@@ -1,5 +1,6 @@
 """The figures, one function each (no torch).
 
-Each takes rows or measurements and `Configuration.table_settings` and returns a matplotlib figure;
-`style.save` writes it as SVG and PNG. What a run lacks is written into its figure.
+Each takes tables of numbers (rows, measurements, the training history) and, where it shows variants,
+`Configuration.table_settings`, and returns a matplotlib figure; those with pictures read them by an
+index. `style.save` writes SVG and PNG. What a run lacks is written into its figure.
 """

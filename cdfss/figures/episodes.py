@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from cdfss import results
 from cdfss.datasets import index
-from cdfss.figures.style import PREDICTION, SMALL, SUPPORT, TRUTH, WIDTH, plain, tinted
+from cdfss.figures.style import COLUMN, PREDICTION, SMALL, SUPPORT, TRUTH, WIDTH, plain, tinted
 
 
 @dataclass
@@ -35,8 +35,7 @@ def load_episodes(index_path, rows_paths, prediction_paths, variants, number: in
     """`number` episodes at even distances by the first variant's IoU, from the worst to the best.
 
     Args:
-        rows_paths, prediction_paths: of one domain, shot and seed; the variant is the folder two
-            above a file of predictions.
+        rows_paths, prediction_paths: of one domain, shot and seed.
         variants: names.
     """
     rows, pictures, first = results.load(rows_paths), index.load(index_path), next(iter(variants))
@@ -80,14 +79,15 @@ def episode_grid(index_path, rows_paths, prediction_paths, titles: dict):
         figsize=(WIDTH * max(columns, 4) / 7, 1.25 * len(shown) + 0.3),
         layout="constrained",
     )
-    for line, name, episode in zip(axes, ("worst", "median", "best"), shown):
+    names = {1: ("only",), 2: ("worst", "best"), 3: ("worst", "median", "best")}[len(shown)]
+    for line, name, episode in zip(axes, names, shown, strict=True):
         show_mask(line[0], *episode.supports[0], SUPPORT)
-        line[0].set_title(f"support\n{plain(episode.class_name)}", fontsize=SMALL)
+        line[0].set_title(f"support\n{plain(episode.class_name, COLUMN)}", fontsize=SMALL)
         show_mask(line[1], *episode.query, TRUTH)
         line[1].set_title(f"query {episode.number}\n{name}", fontsize=SMALL)
         for axis, (variant, title) in zip(line[2:], titles.items(), strict=True):
             show_mask(axis, episode.query[0], episode.predictions[variant], PREDICTION)
-            axis.set_title(f"{plain(title)}\nIoU {episode.iou[variant]:.1f} %", fontsize=SMALL)
+            axis.set_title(f"{plain(title, COLUMN)}\nIoU {episode.iou[variant]:.1f} %", fontsize=SMALL)
     handles = [
         Patch(color=colour, label=label)
         for colour, label in (

@@ -1,7 +1,8 @@
 """What adaptation does to features (paper figures 2, 3, 6, 7, 8, 9).
 
 All take `measured`, rows of `measurement.FEATURES` or None if the run measures none, and
-`Configuration.table_settings`. Shaded: 95 % bootstrap intervals over episodes.
+`Configuration.table_settings`. Shaded: 95 % bootstrap intervals over episodes. An episode in which
+an adaptation diverged has no features and is left out of all variants, as in tables 3 and 4.
 """
 
 import matplotlib.pyplot as plt
@@ -12,14 +13,16 @@ from cdfss import measurement, results, statistics
 from cdfss.datasets import index
 from cdfss.figures.episodes import show_mask
 from cdfss.figures.style import (
+    COLUMN,
+    PALE,
     SMALL,
     SUPPORT,
+    TINY,
     TRUTH,
     WIDTH,
     lacking,
     legend,
     looks,
-    mean_and_band,
     panels,
     plain,
     title_of,
@@ -27,6 +30,7 @@ from cdfss.figures.style import (
 )
 
 NO_MODEL = "a main variant with a model"
+UNIT = {"vmin": 0, "vmax": 1}
 
 
 def groups(measured: pd.DataFrame, settings: dict):
@@ -38,17 +42,19 @@ def groups(measured: pd.DataFrame, settings: dict):
                 yield number, variant, rows
 
 
+def _ended_well(measured: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the episodes in which no variant diverged."""
+    kept, _ = measurement.finite(measured, ["cka"], "variant")
+    return kept
+
+
 def _curves(measured, settings, column: str, xs, transform=lambda values: values):
     """A panel per domain with a curve per variant: mean over episodes of an array column."""
     figure, axes = panels(settings, sharey=True)
     styles = looks(settings)
-    for number, variant, rows in groups(measured, settings):
+    for number, variant, rows in groups(_ended_well(measured), settings):
         look = without_marker(styles[variant])
-        values = np.stack(rows[column])
-        finite = np.isfinite(values).all(1)  # not after a diverged adaptation
-        if not finite.any():
-            continue
-        mean, low, high = mean_and_band(rows[finite], transform(values[finite]))
+        mean, low, high = statistics.mean_and_interval(rows, transform(np.stack(rows[column])))
         axis, places = axes[0, number], xs(len(mean))
         axis.plot(places, mean, label=title_of(settings, variant), **look)
         axis.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
@@ -69,7 +75,7 @@ def channel_magnitudes(measured: pd.DataFrame | None, settings: dict):
     figure, axes = _curves(measured, settings, "magnitudes", lambda n: np.arange(1, n + 1), ranked)
     for axis in axes:
         axis.set(xlabel="channel, by rank", yscale="log")
-        axis.axhline(1, color="#bbbbbb", linewidth=0.5, zorder=0)
+        axis.axhline(1, color=PALE, linewidth=0.5, zorder=0)
     # Not down to where the bands of the weakest channels may reach, by many decades.
     weakest = min(np.min(line.get_ydata()) for axis in axes for line in axis.get_lines())
     axes[0].set_ylim(bottom=weakest / 2)
@@ -87,7 +93,7 @@ def phase_differences(measured: pd.DataFrame | None, settings: dict):
     for axis in axes:
         axis.set_xticks([0, 0.5, 1], ["0", "π/2", "π"])
         axis.set_xlabel("phase difference, rad")
-        axis.axhline(1, color="#bbbbbb", linewidth=0.5, zorder=0)
+        axis.axhline(1, color=PALE, linewidth=0.5, zorder=0)
     axes[0].set_ylabel("weight / even spread")
     return figure
 
@@ -113,7 +119,7 @@ def learnt_masks(measured: pd.DataFrame | None, settings: dict):
     """
     if measured is None:
         return lacking(NO_MODEL)
-    masked = measured[measured["amplitude_factor"].notna()]
+    masked = _ended_well(measured[measured["amplitude_factor"].notna()])
     variants = [name for name in settings["variants"] if name in set(masked["variant"])]
     if not variants:
         return lacking("a main variant with APM")
@@ -130,26 +136,28 @@ def learnt_masks(measured: pd.DataFrame | None, settings: dict):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for y, (variant, part) in enumerate(rows):
-        axes[y, 0].set_ylabel(f"{title_of(settings, variant)}\n{part}", fontsize=SMALL)
+        axes[y, 0].set_ylabel(f"{title_of(settings, variant, COLUMN)}\n{part}", fontsize=SMALL)
         for number, domain in enumerate(settings["domains"]):
             mine = masked[(masked["variant"] == variant) & (masked["domain"] == domain)]
+            if mine.empty:
+                continue
             size = mine["height"].iloc[0], mine["width"].iloc[0]
             factor = np.stack(mine[f"{part}_factor"]).mean(0).reshape(size)
             raw, stretched = axes[y, 2 * number : 2 * number + 2]
             image = raw.imshow(factor, vmin=0, vmax=1, cmap="cividis")
             stretched.imshow(factor, cmap="cividis")
-            stretched.set_title(_span(factor), fontsize=5.5, pad=2)
+            stretched.set_title(_span(factor), fontsize=TINY, pad=2)
     for number, title in enumerate(settings["domains"].values()):
-        axes[0, 2 * number].set_title(f"{plain(title)}\nraw", fontsize=SMALL)
+        axes[0, 2 * number].set_title(f"{plain(title, COLUMN)}\nraw", fontsize=SMALL)
         top = axes[0, 2 * number + 1]
-        top.set_title(f"stretched\n{top.get_title()}", fontsize=5.5, pad=2)
+        top.set_title(f"stretched\n{top.get_title()}", fontsize=TINY, pad=2)
     bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.3, aspect=40, pad=0.01)
     bar.set_label("factor on amplitude or phase (raw)")
     return figure
 
 
 def _span(factor: np.ndarray) -> str:
-    """Smallest and largest value; where they are nearly equal their middle and how far they are off."""
+    """Smallest and largest value; where three decimals do not tell them apart, middle and distance."""
     low, high = factor.min(), factor.max()
     if high - low >= 0.002:
         return f"{low:.3f} to {high:.3f}"
@@ -166,6 +174,7 @@ def heat_maps(measured: pd.DataFrame | None, index_paths, settings: dict):
     """
     if measured is None:
         return lacking(NO_MODEL)
+    measured = _ended_well(measured)
     variants = [name for name in settings["variants"] if name in set(measured["variant"])]
     columns, lines = 1 + len(variants), 2 * len(settings["domains"])
     figure, axes = plt.subplots(
@@ -175,33 +184,38 @@ def heat_maps(measured: pd.DataFrame | None, index_paths, settings: dict):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for number, (domain, path) in enumerate(zip(settings["domains"], index_paths, strict=True)):
-        title, mine = plain(settings["domains"][domain]), measured[measured["domain"] == domain]
-        first = mine[mine["variant"] == variants[0]].reset_index(drop=True)
-        iou = results.iou(measurement.after_step(first))["iou"]
-        chosen = first.loc[np.argsort(iou, kind="stable")[len(iou) // 2]]
+        title, mine = plain(settings["domains"][domain], COLUMN), measured[measured["domain"] == domain]
+        if mine.empty:
+            continue
+        first = mine["variant"].iloc[0]
+        median = results.median_episode(measurement.after_step(mine), first)
+        chosen = mine[(mine["variant"] == first) & (mine["episode"] == median)].iloc[0]
         pictures = index.load(path)
         support, (query, truth, _) = (
             pictures.read(pictures.row(image, chosen["class_id"]), settings["image_size"])
             for image in (chosen["supports"][0], chosen["query"])
         )
         kinds = (
-            ("support", *support[:2], SUPPORT, "activation", {}),
-            ("query", query, truth, TRUTH, "similarity, 0 to 1", {"vmin": 0, "vmax": 1}),
+            ("support", *support[:2], SUPPORT, "activation", "query activation", {}),
+            ("query", query, truth, TRUTH, "similarity", "query similarity, 0 to 1", UNIT),
         )
-        for (what, picture, mask, colour, label, limits), line in zip(
+        for (what, picture, mask, colour, column, label, limits), line in zip(
             kinds, axes[2 * number : 2 * number + 2]
         ):
             show_mask(line[0], picture, mask, colour)
-            line[0].set_title(f"{title}: {what}", fontsize=SMALL)
+            line[0].set_title(f"{title}\n{what}", fontsize=SMALL)
             line[1].set_ylabel(label, fontsize=SMALL)
             for variant, axis in zip(variants, line[1:], strict=True):
-                row = mine[(mine["variant"] == variant) & (mine["episode"] == chosen["episode"])].iloc[0]
-                heat = row[label.split(",")[0]].reshape(row["height"], row["width"])
+                row = mine[(mine["variant"] == variant) & (mine["episode"] == median)]
+                if row.empty:
+                    continue
+                row = row.iloc[0]
+                heat = row[column].reshape(row["height"], row["width"])
                 extent = (0, settings["image_size"], settings["image_size"], 0)
                 axis.imshow(heat, cmap="cividis", extent=extent, interpolation="bilinear", **limits)
                 axis.contour(truth, [0.5], colors="white", linewidths=0.7)
                 if number == 0 and what == "support":
-                    axis.set_title(title_of(settings, variant), fontsize=SMALL)
+                    axis.set_title(title_of(settings, variant, COLUMN), fontsize=SMALL)
     return figure
 
 
@@ -214,8 +228,8 @@ def iou_by_step(measured: pd.DataFrame | None, settings: dict):
     for number, variant, rows in groups(measured, settings):
         steps, points = rows["step"].iloc[0], []
         for at in range(len(steps)):
-            (sample,) = statistics.list_miou_samples(measurement.after_step(rows, at)).values()
-            points.append([sample.value, *statistics.interval(sample.resampled)])
+            (estimate,) = statistics.list_miou_estimates(measurement.after_step(rows, at)).values()
+            points.append([estimate.value, *estimate.interval])
         mean, low, high = np.transpose(points)
         axis, look, title = axes[0, number], styles[variant], title_of(settings, variant)
         if len(steps) == 1:
@@ -224,6 +238,6 @@ def iou_by_step(measured: pd.DataFrame | None, settings: dict):
             axis.plot(steps, mean, **look, label=title)
             axis.fill_between(steps, low, high, color=look["color"], alpha=0.06, linewidth=0)
         axis.set_xlabel("adaptation step")
-    axes[0, 0].set_ylabel("mIoU, %")
+    axes[0, 0].set_ylabel(f"{measured['shot'].iloc[0]}-shot mIoU, %")
     legend(figure, axes)
     return figure

@@ -4,7 +4,8 @@ import pandas as pd
 
 from cdfss import statistics
 from cdfss.figures.style import SMALL, lacking, panels
-from cdfss.tables import NO_FILTER, filter_names, published_of
+from cdfss.measurement import NO_FILTER, filter_name
+from cdfss.tables.quoted import published_of
 
 BANDS = ("all", "high", "low")  # the paper's order
 
@@ -20,19 +21,20 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     """
     if filtered is None:
         return lacking("a variant with a model")
-    samples = statistics.list_miou_samples(filtered.assign(cell=filter_names(filtered)), "cell")
+    cells = filter_name(filtered["amplitude"], filtered["phase"])
+    estimates = statistics.list_miou_estimates(filtered.assign(cell=cells), "cell")
     paper = published_of("Fig. 1", filtered["shot"].iloc[0])
     figure, axes = panels(settings, height=1.75)
-    changes = {key: sample - samples[NO_FILTER, key[1]] for key, sample in samples.items()}
+    changes = {key: estimate - estimates[NO_FILTER, key[1]] for key, estimate in estimates.items()}
     limit = max(1.0, *(abs(change.value) for change in changes.values()))
     for axis, domain in zip(axes[0], settings["domains"], strict=True):
-        names = [[f"amplitude {a}, phase {p}" for p in BANDS] for a in BANDS]
+        names = [[filter_name(amplitude, phase) for phase in BANDS] for amplitude in BANDS]
         grid = [[changes[name, domain].value for name in line] for line in names]
         image = axis.imshow(grid, cmap="PuOr", vmin=-limit, vmax=limit)
         for y, line in enumerate(names):
             for x, name in enumerate(line):
-                low, high = statistics.interval(changes[name, domain].resampled)
-                text = f"{samples[name, domain].value:.1f}" + ("*" if low > 0 or high < 0 else "")
+                low, high = changes[name, domain].interval
+                text = f"{estimates[name, domain].value:.1f}" + ("*" if low > 0 or high < 0 else "")
                 if settings["published"] and (name, domain) in paper:
                     text += f"\n({paper[name, domain]:.1f})"
                 dark = abs(grid[y][x]) > 0.6 * limit
@@ -46,5 +48,5 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
         axis.tick_params(length=0)
     axes[0, 0].set_ylabel("amplitude kept")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label("mIoU − no filter, points")
+    bar.set_label(f"{filtered['shot'].iloc[0]}-shot mIoU − no filter, points")
     return figure

@@ -7,10 +7,22 @@ import numpy as np
 import pandas as pd
 
 from cdfss import metrics, results, statistics
-from cdfss.figures.style import SMALL, lacking, legend, looks, panels, plain, title_of, without_marker
-from cdfss.statistics import Sample
+from cdfss.figures.style import (
+    GREY,
+    SMALL,
+    TINY,
+    lacking,
+    legend,
+    looks,
+    panels,
+    plain,
+    title_of,
+    without_marker,
+)
+from cdfss.statistics import Estimate
 
 CLASSES_BY_NAME = 12  # more are drawn by rank
+TIE = 0.005  # percentage points, below what two decimals show
 
 
 def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
@@ -22,26 +34,27 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
     if not families or rows is None:
         return lacking("variants that differ in their learning rate alone. config/extended.yaml has some.")
     shot = settings["shots"][0]
-    samples = statistics.miou_samples(rows[rows["shot"] == shot])
+    estimates = statistics.miou_estimates(rows[rows["shot"] == shot])
+    over_seeds = {
+        (name, domain): Estimate.mean(estimates[name, domain, shot, seed] for seed in settings["seeds"])
+        for name, domain, *_ in estimates
+    }
     rates = rows.groupby(["variant", "domain"])["learning_rate"].first()
     figure, axes = panels(settings)
     styles, baseline = looks(settings), settings["baseline"]
     for axis, domain in zip(axes[0], settings["domains"], strict=True):
-
-        def of_seeds(variant, domain=domain):
-            return Sample.mean(samples[variant, domain, shot, seed] for seed in settings["seeds"])
-
         if baseline:
             look, title = without_marker(styles[baseline]), title_of(settings, baseline)
-            axis.axhline(of_seeds(baseline).value, **look, label=title)
+            axis.axhline(over_seeds[baseline, domain].value, **look, label=title)
         for members in families:
-            # The first is drawn with its own look: in the paper's run the main variant.
-            look, title = styles[members[0]], title_of(settings, members[0])
-            ordered = sorted(members, key=lambda name, domain=domain: rates[name, domain])
+            # The curve is named after its main variant: in the paper's run the one with the paper's rate.
+            lead = next((name for name in members if settings["variants"][name]["main"]), members[0])
+            look, title = styles[lead], title_of(settings, lead)
+            ordered = [name for _, name in sorted((rates[name, domain], name) for name in members)]
             xs = [rates[name, domain] for name in ordered]
-            mine = [of_seeds(name) for name in ordered]
-            ends = np.array([statistics.interval(sample.resampled) for sample in mine])
-            ys = np.array([sample.value for sample in mine])
+            mine = [over_seeds[name, domain] for name in ordered]
+            ends = np.array([estimate.interval for estimate in mine])
+            ys = np.array([estimate.value for estimate in mine])
             axis.plot(xs, ys, **without_marker(look), label=title)
             axis.errorbar(
                 xs,
@@ -59,7 +72,7 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
                 axis.plot(x, y, marker=look["marker"], color=look["color"], markerfacecolor=filled)
         axis.set(xscale="log", xlabel="learning rate")
         shown = sorted({rates[name, domain] for members in families for name in members})
-        axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=5.5)
+        axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
         axis.minorticks_off()
     axes[0, 0].set_ylabel(f"{shot}-shot mIoU, %")
     legend(figure, axes)
@@ -68,6 +81,8 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
 
 def class_iou(rows: pd.DataFrame | None, settings: dict):
     """Foreground IoU of each class, counts summed over its episodes; a row of panels per number of shots.
+
+    With several seeds the mean over them, as in the tables.
 
     Up to CLASSES_BY_NAME classes are named; more are drawn by rank, each variant by its own.
     """
@@ -84,9 +99,9 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
             names = mine.drop_duplicates("class_id").set_index("class_id")["class_name"].sort_index()
             by_name = len(names) <= CLASSES_BY_NAME
             for number, variant in enumerate(variants):
-                group = mine[mine["variant"] == variant]
-                iou = metrics.class_iou(*results.counts(group), group["class_id"])
-                ys = 100 * np.array([iou[c] for c in names.index])
+                of_seeds = [part for _, part in mine[mine["variant"] == variant].groupby("seed")]
+                ious = [metrics.class_iou(*results.counts(part), part["class_id"]) for part in of_seeds]
+                ys = 100 * np.array([np.mean([i[c] for i in ious if c in i]) for c in names.index])
                 look, label = styles[variant], title_of(settings, variant)
                 if by_name:
                     aside = (number - (len(variants) - 1) / 2) * 0.7 / len(variants)
@@ -124,16 +139,16 @@ def paired_episodes(rows: pd.DataFrame | None, settings: dict):
     figure, axes = panels(settings, len(variants), 1.55, sharex=True, sharey=True)
     styles = looks(settings)
     for line, variant in zip(axes, variants, strict=True):
-        line[0].set_ylabel(f"{title_of(settings, variant)}\nIoU, %", fontsize=SMALL)
+        line[0].set_ylabel(f"{title_of(settings, variant, 24)}\n{shot}-shot IoU, %", fontsize=SMALL)
         for axis, domain in zip(line, settings["domains"], strict=True):
             before, after = iou[baseline, domain].align(iou[variant, domain])
             size = 9 if len(before) < 100 else 3
             axis.scatter(before, after, s=size, alpha=0.5, color=styles[variant]["color"], linewidths=0)
-            axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.6, zorder=0)
-            better, worse = (100 * (sign * (after - before) > 0.005).mean() for sign in (1, -1))
+            axis.plot([0, 100], [0, 100], color=GREY, linewidth=0.6, zorder=0)
+            better, worse = (100 * (sign * (after - before) > TIE).mean() for sign in (1, -1))
             text = f"better {better:.0f} %, worse {worse:.0f} %"
             axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=SMALL)
             axis.set(xlim=(-2, 102), ylim=(-2, 116), xticks=[0, 50, 100], yticks=[0, 50, 100])
     for axis in axes[-1]:
-        axis.set_xlabel(f"{title_of(settings, baseline)} IoU, %")
+        axis.set_xlabel(f"{title_of(settings, baseline, 24)} IoU, %")
     return figure

@@ -1,5 +1,6 @@
 """What all figures share: sizes, colours, panels, files."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,6 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy.ndimage import binary_erosion
 
-from cdfss import statistics
 from cdfss.files import replacing
 
 # Okabe and Ito's colours, told apart with any colour vision.
@@ -20,8 +20,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), "-.")
 MARKERS = "osD^vP"
 TRIVIAL_MARKERS = "+1"
-WIDTH = 6.75  # inches, two columns of a paper; the text stays readable at 5.5
-SMALL = 6.5  # points
+GREY, PALE = "#777777", "#bbbbbb"  # what has no colour of its own; lines of reference
+COLUMN = 17  # signs above one of seven pictures in a row
+WIDTH = 6.75  # inches, two columns of a paper; still readable when shrunk to a text width of 5.5
+SMALL, TINY = 6.5, 5.5  # points
+COLUMNS_OF_LEGEND, SIGNS_OF_LEGEND = 5, 130
 matplotlib.rcParams.update(
     {
         "font.size": 7.5,
@@ -75,7 +78,7 @@ def looks(settings: dict) -> dict[str, dict]:
             styles[name] = {"color": "black", "linestyle": LINES[1], "marker": "x"}
         elif variant["kind"] == "trivial":
             marker = TRIVIAL_MARKERS[trivial % len(TRIVIAL_MARKERS)]
-            styles[name] = {"color": "#777777", "linestyle": LINES[2 + trivial % 2], "marker": marker}
+            styles[name] = {"color": GREY, "linestyle": LINES[2 + trivial % 2], "marker": marker}
             trivial += 1
         else:
             turn, colour = divmod(number, len(COLOURS))
@@ -90,14 +93,16 @@ def without_marker(look: dict) -> dict:
     return {key: look[key] for key in ("color", "linestyle")}
 
 
-def plain(text: str) -> str:
-    """A user's own text, of which nothing is a formula, and underscores are spaces."""
-    return text.replace("$", r"\$").replace("_", " ")
+def plain(text: str, width: int = 26) -> str:
+    """A user's own text, of which nothing is a formula, in lines of at most `width` signs."""
+    text = textwrap.fill(text, width)
+    # What begins with an underscore is left out of legends.
+    return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def title_of(settings: dict, variant: str) -> str:
-    """Title of a variant."""
-    return plain(settings["variants"][variant]["title"])
+def title_of(settings: dict, variant: str, width: int = 40) -> str:
+    """Title of a variant, in lines of at most `width` signs."""
+    return plain(settings["variants"][variant]["title"], width)
 
 
 def panels(settings: dict, rows: int = 1, height: float = 1.7, **keywords):
@@ -116,32 +121,18 @@ def panels(settings: dict, rows: int = 1, height: float = 1.7, **keywords):
     return figure, axes
 
 
-def legend(figure, axes, columns: int = 5) -> None:
+def legend(figure, axes) -> None:
     """One legend below all panels, each label once."""
     entries = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels()):
             entries.setdefault(label, handle)
     if entries:
+        columns = max(1, SIGNS_OF_LEGEND // max(len(label) + 5 for label in entries))
         figure.legend(
             entries.values(),
             entries.keys(),
             loc="outside lower center",
-            ncols=min(columns, len(entries)),
+            ncols=min(columns, COLUMNS_OF_LEGEND, len(entries)),
             frameon=False,
         )
-
-
-def mean_and_band(rows, values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the episodes of one list and the ends of its 95 % bootstrap interval.
-
-    Args:
-        rows: the N episodes (class_id, domain, query).
-        values: (N, n).
-
-    Returns:
-        Three arrays (n,).
-    """
-    resampled = statistics.resampled_mean(values, statistics.draws_of(rows))
-    low, high = np.percentile(resampled, statistics.INTERVAL, axis=0)
-    return values.mean(0), low, high

@@ -148,6 +148,7 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
     measured, left_out = finite(measured.assign(distance=1 - measured["cka"]), ["distance"], "variant")
     estimates = statistics.mean_estimates(measured, "distance")
     baseline = settings["baseline"]
+    compared = baseline in set(measured["variant"])
     paper = published_of("7", shot, "support-query CKA distance")
     section = Section("", ["1 − CKA", *settings["domains"].values(), "Average"])
     lines = []
@@ -156,7 +157,7 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
         for name, group in columns_of(settings).items():
             estimate = Estimate.mean(estimates.get((variant, domain), UNKNOWN) for domain in group)
             line = {"variant": variant, "domain": name, **estimate.columns("distance")}
-            if baseline in measured["variant"].unique() and variant != baseline:
+            if compared and variant != baseline:
                 reference = Estimate.mean(estimates.get((baseline, domain), UNKNOWN) for domain in group)
                 line |= (estimate - reference).columns("gain")
             if settings["published"]:
@@ -178,12 +179,11 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
         "positions; the paper does not state its examples, so its level is not comparable with ours.",
         f"{shot}-shot, seed {seed}.",
         INTERVALS,
+        GAINS
+        if compared
+        else f"Not in this table: {KINDS['baseline']}, so there are no differences from it.",
         *left_out,
     ]
-    if baseline in set(measured["variant"]):
-        notes.insert(-len(left_out) or len(notes), GAINS)
-    else:
-        notes.append(f"Not in this table: {KINDS['baseline']}, so there are no differences from it.")
     if settings["published"]:
         notes.append(
             QUOTED + " The paper's bold on Chest X-ray (0.3986) is not its smallest value (0.3628)."

@@ -65,7 +65,7 @@ def test_attention_equals_the_published_outputs(case, shape, hidden):
     assert np.abs(attention(maps).detach().numpy() - theirs[f"{case}/output"]).max() < 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**16))
 def test_mean_phase_is_that_of_the_fourier_transform(height, width, seed):
     maps = torch.from_numpy(np.random.RandomState(seed).standard_normal((2, 3, height, width)))

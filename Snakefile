@@ -29,7 +29,9 @@ rule all:
         expand(rules.episode_grid.output, domain=run.domains, shot=run.shots),
         rules.page.output,
         # What these are made from is a result too: what is deleted of it is made again.
+        expand(rules.episodes.output, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
+        of_variants(PREDICTIONS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         expand(FEATURES, domain=run.domains, variant=run.analysed),
         expand(FILTERED, domain=run.domains if run.models else []),
         expand(rules.gallery.output, domain=run.domains, shot=run.shots),

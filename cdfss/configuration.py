@@ -682,7 +682,7 @@ def _allowed(property_: dict) -> str:
         return f"name: {_allowed(first)}" if first.get("type") else "name: section"
     names = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
     words = names.get(kind, kind)
-    for sign, key in (("≥", "minimum"), (">", "exclusiveMinimum")):
+    for sign, key in (("≥", "minimum"), (">", "exclusiveMinimum"), ("≤", "maximum")):
         if key in property_:
             words += f" {sign} {property_[key]}"
     return words

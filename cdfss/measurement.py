@@ -77,7 +77,9 @@ def filter_name(amplitude, phase):
     return "amplitude " + amplitude + ", phase " + phase
 
 
-def finite(rows: pd.DataFrame, columns: list[str], by: str) -> tuple[pd.DataFrame, list[str]]:
+def finite(
+    rows: pd.DataFrame, columns: list[str], by: str, titles: dict[str, str] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Rows with finite numbers, of the same episodes for all, and notes on what was left out.
 
     An adaptation that diverges has no features to speak of. Where one diverged in most episodes of a
@@ -86,17 +88,23 @@ def finite(rows: pd.DataFrame, columns: list[str], by: str) -> tuple[pd.DataFram
     Args:
         columns: of the numbers.
         by: the column that says what is compared.
+        titles: of what notes name, where it has one.
     """
+    titles = titles or {}
     notes, key = [], ["domain", "episode"]
     ended_well = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), rows.index)
     hopeless = ended_well.groupby([rows[by], rows["domain"]]).transform("mean") < 0.5
     if hopeless.any():
         named = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
-        named = ", ".join(f"{name} on {domain}" for name, domain in named)
+        named = ", ".join(
+            f"{titles.get(name, name)} on {titles.get(domain, domain)}" for name, domain in named
+        )
         notes.append(f"Left out, since adaptation diverged in most episodes: {named}.")
     bad = rows.loc[~ended_well & ~hopeless, key].drop_duplicates()
     if len(bad):
-        named = ", ".join(f"{d} {n}" for d, n in bad.groupby("domain", sort=False).size().items())
+        named = ", ".join(
+            f"{titles.get(d, d)} {n}" for d, n in bad.groupby("domain", sort=False).size().items()
+        )
         notes.append(f"Episodes left out, since an adaptation diverged: {named}.")
     lost = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(bad))
     return rows[~hopeless & ~lost], notes

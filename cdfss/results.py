@@ -78,18 +78,24 @@ def load(paths) -> pd.DataFrame:
     files = [file for file in files if file.is_file()]
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
-    tables = [pq.read_table(file).replace_schema_metadata() for file in files]
-    for file, table in zip(files, tables):
+    tables, sizes = [], {}
+    for file in files:
+        table = pq.read_table(file)
+        size = _facts(table.schema).get("settings", {}).get("image_size")
+        sizes |= {} if size is None else {size: file}
+        tables.append(table.replace_schema_metadata())
         lacks = [name for name in SCHEMA.names if name not in table.column_names]
         if lacks:
             raise CdfssError(
                 f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. Make "
                 "the rows again: snakemake -R evaluate evaluate_trivial"
             )
-    sizes = {facts(file).get("settings", {}).get("image_size"): file for file in files}
     if len(sizes) > 1:
         named = "; ".join(f"{file} of {size} px" for size, file in sizes.items())
-        raise CdfssError(f"rows of pictures of several sizes: {named}. Load one run at a time")
+        raise CdfssError(
+            f"rows of pictures of several sizes: {named}. Load one run at a time, and remove files that "
+            "an earlier configuration left behind"
+        )
     rows = pa.concat_tables(tables).to_pandas()
     key = ["domain", "variant", "shot", "seed", "episode"]
     twice = rows[rows.duplicated(key)]
@@ -119,8 +125,22 @@ def load_listed(paths) -> pd.DataFrame | None:
 
 
 def facts(path: str | Path) -> dict:
-    """Metadata of a file of rows, predictions or measurements."""
-    return json.loads(pq.read_schema(path).metadata[b"cdfss"])
+    """Metadata of a file of rows, predictions or measurements (`evaluation.origin`).
+
+    Raises:
+        CdfssError: when it has none.
+    """
+    found = _facts(pq.read_schema(path))
+    if not found:
+        raise CdfssError(
+            f"{path} does not say what it was made from: it was made by an older version of cdfss. Make "
+            "it again: snakemake -R evaluate evaluate_trivial"
+        )
+    return found
+
+
+def _facts(schema: pa.Schema) -> dict:
+    return json.loads((schema.metadata or {}).get(b"cdfss", b"{}"))
 
 
 def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:

@@ -63,13 +63,14 @@ def resampled_miou(intersection, union, class_id, weights) -> np.ndarray:
     """
     class_id = np.asarray(class_id)
     both = np.stack([intersection, union], 1).astype(np.float64)
-    classes, total = np.unique(class_id), 0.0
-    for one in classes:
+    total, drawn = 0.0, 0.0
+    for one in np.unique(class_id):
         (members,) = np.nonzero(class_id == one)
         sums = weights[:, members] @ both[members]
         counts = weights[:, members].mean(1)  # 1 for a class of several episodes
         total = total + counts * sums[:, 0] / np.maximum(sums[:, 1], 1)
-    return total / len(classes)
+        drawn = drawn + counts
+    return total / drawn
 
 
 def resampled_mean(values, weights) -> np.ndarray:
@@ -85,10 +86,11 @@ class Estimate:
     Attributes:
         value: float.
         replicates: (RESAMPLES,).
+        limits: what the number can be at all; ends of its interval are within.
     """
 
-    def __init__(self, value: float, replicates: np.ndarray):
-        self.value, self.replicates = float(value), replicates
+    def __init__(self, value: float, replicates: np.ndarray, limits=(-np.inf, np.inf)):
+        self.value, self.replicates, self.limits = float(value), replicates, limits
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -98,7 +100,8 @@ class Estimate:
         they are drawn again. Over 240 classes such shifts do not cancel as chance does, so that bare
         percentiles could leave out the value itself. The interval is thus about lists of this size.
         """
-        low, high = np.percentile(self.replicates, INTERVAL) - self.replicates.mean() + self.value
+        ends = np.percentile(self.replicates, INTERVAL) - self.replicates.mean() + self.value
+        low, high = np.clip(ends, *self.limits)
         return float(low), float(high)
 
     def __sub__(self, other: "Estimate") -> "Estimate":
@@ -108,7 +111,8 @@ class Estimate:
     def mean(cls, estimates: Iterable["Estimate"]) -> "Estimate":
         estimates = list(estimates)
         values = [estimate.value for estimate in estimates]
-        return cls(np.mean(values), np.mean([estimate.replicates for estimate in estimates], axis=0))
+        replicates = np.mean([estimate.replicates for estimate in estimates], axis=0)
+        return cls(np.mean(values), replicates, estimates[0].limits)
 
     def columns(self, name: str) -> dict[str, float]:
         """`name`, `name_low` and `name_high`: the value and its 95 % interval."""
@@ -185,7 +189,7 @@ def miou_estimates(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Estima
             intersection, union = results.counts(part)
             value = metrics.mean_iou(intersection, union, class_id)
             resampled = resampled_miou(intersection[:, 1], union[:, 1], class_id, weights)
-            estimates[variant, domain, shot, seed] = Estimate(100 * value, 100 * resampled)
+            estimates[variant, domain, shot, seed] = Estimate(100 * value, 100 * resampled, (0, 100))
     return estimates
 
 

@@ -76,7 +76,7 @@ def test_mutual_information_is_that_of_the_joint_histogram():
     assert analyses.mutual_information(maps) == pytest.approx(np.mean(by_hand), rel=1e-4)
 
 
-def test_mutual_information_of_equal_channels_is_their_entropy_and_of_shuffled_ones_chance():
+def test_mutual_information_of_equal_channels_is_their_entropy_and_of_shifted_ones_chance():
     # 100 values, 10 in each bin: the entropy of one channel is log 10, and so is what two equal share.
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     one = order.float().view(1, 10, 10)

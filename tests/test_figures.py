@@ -137,7 +137,20 @@ def test_an_episode_that_diverged_is_left_out_of_all_variants(measured):
                 assert np.isfinite(line.get_ydata()).all()
 
 
-def test_a_variant_that_always_diverged_has_an_empty_place(measured, pictured):
+def test_long_titles_leave_the_panels_their_size(evaluated):
+    titles = [f"{number}: " + "a rather long title " * 4 for number in range(9)]
+    variants = {f"v{number}": {"title": title} for number, title in enumerate(titles)}
+    settings = table_settings(variants, shots=[1])
+    mine = evaluated[(evaluated["variant"] == "copy") & (evaluated["shot"] == 1)]
+    figure = rows.class_iou(pd.concat(mine.assign(variant=name) for name in variants), settings)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().height / figure.dpi > 0.8
+    legend = figure.legends[0].get_window_extent()
+    assert legend.width <= figure.bbox.width
+    assert legend.y1 < figure.axes[0].get_window_extent().y0
+
+
+def test_a_variant_that_always_diverged_is_not_drawn(measured):
     mine = measured[measured["domain"] == "lungs"].copy()
     mine.loc[mine["variant"] == "apm_m", "cka"] = np.nan
     settings = table_settings(VARIANTS, ("lungs",), shots=[1])

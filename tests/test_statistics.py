@@ -144,6 +144,21 @@ def test_the_only_class_of_one_episode_is_drawn_with_the_smallest_other():
     assert np.allclose(weights[:, 3:].sum(1), 3)
 
 
+@pytest.mark.parametrize("sizes", [[2, 1], [10, 1], [10, 10, 10, 1], [1, 1, 1], [5] * 20 + [1]])
+def test_equal_episodes_leave_no_doubt(sizes):
+    class_id = np.repeat(np.arange(len(sizes)), sizes)
+    union = np.random.RandomState(0).randint(50, 500, len(class_id)).astype(float)
+    weights = statistics.draws(class_id, 0)
+    assert statistics.resampled_miou(0.8 * union, union, class_id, weights) == pytest.approx(0.8)
+
+
+def test_an_interval_stays_within_what_miou_can_be():
+    estimate = Estimate(98.0, np.linspace(60, 100, 2000), (0, 100))
+    assert estimate.interval[1] == 100
+    assert Estimate.mean([estimate, estimate]).interval[1] == 100
+    assert (estimate - Estimate(0.0, np.zeros(2000))).interval[1] > 100
+
+
 def test_means_of_measurements_are_paired_and_of_one_list_a_domain():
     frame = rows().assign(x=[0.1, 0.7, 0.4, 0.3, 0.9, 0.6])
     estimates = statistics.mean_estimates(frame, "x")

@@ -400,6 +400,10 @@ def test_rows_and_predictions_survive_their_files(tmp_path):
         results.save(lines[size // 32 :][:1], tmp_path / "y" / f"{size}.parquet", facts)
     with pytest.raises(CdfssError, match=r"several sizes: .*32\.parquet of 32 px; .*64\.parquet of 64 px"):
         results.load(tmp_path / "y")
+    pd.DataFrame(lines).to_parquet(tmp_path / "own.parquet")
+    assert len(results.load(tmp_path / "own.parquet")) == len(lines)
+    with pytest.raises(CdfssError, match="does not say what it was made from"):
+        results.predictions_by_variant([tmp_path / "own.parquet"], ["apm_s"], [0])
     filtered = filtered_rows(SETTINGS)
     results.save(filtered, tmp_path / "z" / "rows" / "f.parquet", {}, measurement.FILTERED)
     results.save(lines, tmp_path / "z" / "r.parquet", {})
@@ -462,7 +466,7 @@ def test_a_variant_that_always_diverged_leaves_its_cells_empty():
     for line in chosen(measured, variant="apm_s", domain="cells"):
         line["cka"] = line["query_information"] = float("nan")
     table = tables.similarity_table(pd.DataFrame(measured), SETTINGS)
-    assert "Left out, since adaptation diverged in most episodes: apm_s on cells." in table.notes
+    assert "Left out, since adaptation diverged in most episodes: APM-S on cells." in table.notes
     numbers = table.numbers.set_index(["variant", "domain"])
     assert numbers.loc["apm_s", "distance"].isna().tolist() == [False, True, True]
     assert numbers.loc["baseline", "distance"].notna().all()

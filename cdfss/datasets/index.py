@@ -89,9 +89,8 @@ class Index:
         found = self.rows[(self.rows["image"] == image) & (self.rows["class_id"] == class_id)]
         if found.empty:
             raise CdfssError(
-                f"{self.name}: the index has no picture {image} of class {class_id}, which evaluation "
-                "rows name; they are of other data. Make the rows again: snakemake -R evaluate "
-                "evaluate_trivial"
+                f"{self.name}: the index has no picture {image} of class {class_id}, which rows name; they "
+                "are of other data. Make them again: snakemake -R evaluate evaluate_trivial features"
             )
         return found.iloc[0]
 

@@ -2,7 +2,8 @@
 
 All take `measured`, rows of `measurement.FEATURES` or None if the run measures none, and
 `Configuration.table_settings`. Shaded: 95 % bootstrap intervals over episodes. An episode in which
-an adaptation diverged has no features and is left out of all variants, as in tables 3 and 4.
+an adaptation diverged has no features and is left out of all variants that a figure shows, as in
+tables 3 and 4; mIoU by step counts it as it was predicted.
 """
 
 import matplotlib.pyplot as plt

@@ -122,17 +122,23 @@ def panels(settings: dict, rows: int = 1, height: float = 1.7, **keywords):
 
 
 def legend(figure, axes) -> None:
-    """One legend below all panels, each label once."""
+    """One legend below all panels, each label once; the figure grows by what it needs."""
     entries = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels()):
             entries.setdefault(label, handle)
     if entries:
-        columns = max(1, SIGNS_OF_LEGEND // max(len(label) + 5 for label in entries))
+        lines = [line for label in entries for line in label.split("\n")]
+        width, height = figure.get_size_inches()
+        room = int(SIGNS_OF_LEGEND * width / WIDTH)
+        columns = max(1, min(room // (max(map(len, lines)) + 5), COLUMNS_OF_LEGEND, len(entries)))
+        tallest = max(label.count("\n") + 1 for label in entries)
+        rows = -(-len(entries) // columns)
+        figure.set_size_inches(width, height + 0.13 * (rows * tallest - 1))
         figure.legend(
             entries.values(),
             entries.keys(),
             loc="outside lower center",
-            ncols=min(columns, COLUMNS_OF_LEGEND, len(entries)),
+            ncols=columns,
             frameon=False,
         )

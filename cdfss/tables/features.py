@@ -42,13 +42,16 @@ def information_table(
     title = title_of(3, settings)
     if filtered is None:
         return Table(3, title, pd.DataFrame(), [], ["Not in this run: a variant with a model."])
-    titles = {name: variant["title"] for name, variant in settings["variants"].items()}
+    variants = {name: variant["title"] for name, variant in settings["variants"].items()}
+    titles = settings["domains"] | variants
     pictures = filtered.assign(cell=filter_name(filtered["amplitude"], filtered["phase"]))
     parts, first = [pictures], filtered.iloc[0]
     if measured is not None:
         masked = measured[measured["amplitude_factor"].notna()]
         parts.append(after_step(masked).assign(cell=masked["variant"]))
-    rows, left_out = finite(_above_chance(pd.concat(parts, ignore_index=True)), [*INFORMATION], "cell")
+    rows, left_out = finite(
+        _above_chance(pd.concat(parts, ignore_index=True)), [*INFORMATION], "cell", titles
+    )
     estimates = {"miou": statistics.list_miou_estimates(rows, "cell")}
     estimates |= {column: statistics.mean_estimates(rows, column, "cell") for column in INFORMATION}
     forms = {"miou": (".2f", "+.2f")} | dict.fromkeys(INFORMATION, (".4f", "+.4f"))
@@ -61,7 +64,7 @@ def information_table(
         # Of equal ones the first: without the high amplitudes, say, it is all one which phases are kept.
         best, worst = (choose(filters, key=lambda name: miou[name].value) for choose in (max, min))
         shown = [("no filter", NO_FILTER), ("best filter", best), ("worst filter", worst)]
-        shown += [(f"after {titles[cell]}", cell) for cell in miou if cell in titles]
+        shown += [(f"after {variants[cell]}", cell) for cell in miou if cell in variants]
         headings = [f"{heading}, nats" for heading in INFORMATION.values()]
         section = Section(name, ["", "mIoU, %", *headings])
         for heading, cell in shown:
@@ -145,7 +148,9 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
     if measured is None:
         return Table(4, title, pd.DataFrame(), [], ["Not in this run: a main variant with a model."])
     shot, seed = (int(measured[column].iloc[0]) for column in ("shot", "seed"))
-    measured, left_out = finite(measured.assign(distance=1 - measured["cka"]), ["distance"], "variant")
+    titles = settings["domains"] | {name: v["title"] for name, v in settings["variants"].items()}
+    measured = measured.assign(distance=1 - measured["cka"])
+    measured, left_out = finite(measured, ["distance"], "variant", titles)
     estimates = statistics.mean_estimates(measured, "distance")
     baseline = settings["baseline"]
     compared = baseline in set(measured["variant"])

@@ -80,7 +80,7 @@ def write(table: Table, paths: dict[str, str | Path]) -> None:
         for sign, command in LATEX_SIGNS.items():
             body = body.replace(sign, command)
         latex += ["\\begin{table}", "\\centering", f"\\caption{{{_latex(caption)}}}", body, "\\end{table}"]
-    markdown += [f"- {note}" for note in table.notes]
+    markdown += [f"- {_markdown(note)}" for note in table.notes]
     latex += [f"% {' '.join(note.split())}" for note in table.notes]
     with replacing(paths["md"]) as temporary:
         temporary.write_text("\n".join(markdown) + "\n")

@@ -90,7 +90,8 @@ def test_a_file_without_a_name_adds_to_the_papers_run(project):
 def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     mine = project.write("mine.yaml", block.replace("path/to/folder", "mine"))
-    own_data(project)
+    for kind in ("images", "masks"):  # as README says: <folder>/<class>/
+        write_picture(project.folder / "mine" / "roof" / kind / "0.png", mask=square_mask())
     jobs = project.jobs("results/table1.md", "--configfile", mine)
     assert (jobs["evaluate"], jobs["evaluate_trivial"]) == (5 * 5 * 2, 5 * 2 * 2)
 

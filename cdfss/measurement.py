@@ -90,21 +90,21 @@ def finite(
         by: the column that says what is compared.
         titles: of what notes name, where it has one.
     """
-    titles = titles or {}
+
+    def titled(name):
+        return (titles or {}).get(name, name)
+
     notes, key = [], ["domain", "episode"]
     ended_well = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), rows.index)
     hopeless = ended_well.groupby([rows[by], rows["domain"]]).transform("mean") < 0.5
     if hopeless.any():
-        named = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
-        named = ", ".join(
-            f"{titles.get(name, name)} on {titles.get(domain, domain)}" for name, domain in named
-        )
+        pairs = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
+        named = ", ".join(f"{titled(name)} on {titled(domain)}" for name, domain in pairs)
         notes.append(f"Left out, since adaptation diverged in most episodes: {named}.")
     bad = rows.loc[~ended_well & ~hopeless, key].drop_duplicates()
     if len(bad):
-        named = ", ".join(
-            f"{titles.get(d, d)} {n}" for d, n in bad.groupby("domain", sort=False).size().items()
-        )
+        numbers = bad.groupby("domain", sort=False).size().items()
+        named = ", ".join(f"{titled(domain)} {number}" for domain, number in numbers)
         notes.append(f"Episodes left out, since an adaptation diverged: {named}.")
     lost = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(bad))
     return rows[~hopeless & ~lost], notes

@@ -49,9 +49,8 @@ def information_table(
     if measured is not None:
         masked = measured[measured["amplitude_factor"].notna()]
         parts.append(after_step(masked).assign(cell=masked["variant"]))
-    rows, left_out = finite(
-        _above_chance(pd.concat(parts, ignore_index=True)), [*INFORMATION], "cell", titles
-    )
+    rows = _above_chance(pd.concat(parts, ignore_index=True))
+    rows, left_out = finite(rows, [*INFORMATION], "cell", titles)
     estimates = {"miou": statistics.list_miou_estimates(rows, "cell")}
     estimates |= {column: statistics.mean_estimates(rows, column, "cell") for column in INFORMATION}
     forms = {"miou": (".2f", "+.2f")} | dict.fromkeys(INFORMATION, (".4f", "+.4f"))

@@ -197,8 +197,8 @@ def heat_maps(measured: pd.DataFrame | None, index_paths, settings: dict):
             for image in (chosen["supports"][0], chosen["query"])
         )
         kinds = (
-            ("support", *support[:2], SUPPORT, "activation", "query activation", {}),
-            ("query", query, truth, TRUTH, "similarity", "query similarity, 0 to 1", UNIT),
+            ("support", *support[:2], SUPPORT, "activation", "query\nactivation", {}),
+            ("query", query, truth, TRUTH, "similarity", "query\nsimilarity", UNIT),
         )
         for (what, picture, mask, colour, column, label, limits), line in zip(
             kinds, axes[2 * number : 2 * number + 2]

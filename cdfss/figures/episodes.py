@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from cdfss import results
 from cdfss.datasets import index
-from cdfss.figures.style import COLUMN, PREDICTION, SMALL, SUPPORT, TRUTH, WIDTH, plain, tinted
+from cdfss.figures.style import COLUMN, PREDICTION, SMALL, SUPPORT, TRUTH, WIDTH, plain, tinted, words
 
 
 @dataclass
@@ -82,7 +82,7 @@ def episode_grid(index_path, rows_paths, prediction_paths, titles: dict):
     names = {1: ("only",), 2: ("worst", "best"), 3: ("worst", "median", "best")}[len(shown)]
     for line, name, episode in zip(axes, names, shown, strict=True):
         show_mask(line[0], *episode.supports[0], SUPPORT)
-        line[0].set_title(f"support\n{plain(episode.class_name, COLUMN)}", fontsize=SMALL)
+        line[0].set_title(f"support\n{plain(words(episode.class_name), COLUMN)}", fontsize=SMALL)
         show_mask(line[1], *episode.query, TRUTH)
         line[1].set_title(f"query {episode.number}\n{name}", fontsize=SMALL)
         for axis, (variant, title) in zip(line[2:], titles.items(), strict=True):

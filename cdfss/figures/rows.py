@@ -18,6 +18,7 @@ from cdfss.figures.style import (
     plain,
     title_of,
     without_marker,
+    words,
 )
 from cdfss.statistics import Estimate
 
@@ -113,7 +114,7 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
                 slanted = (
                     {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(names) > 1 else {}
                 )
-                shown = [plain(name) for name in names]
+                shown = [plain(words(name)) for name in names]
                 axis.set_xticks(range(len(names)), shown, fontsize=SMALL, **slanted)
                 axis.set_xlim(-0.6, len(names) - 0.4)
             else:

@@ -93,6 +93,11 @@ def without_marker(look: dict) -> dict:
     return {key: look[key] for key in ("color", "linestyle")}
 
 
+def words(class_name: str) -> str:
+    """A class's name, that of a file or folder as a rule, as words."""
+    return class_name.replace("_", " ")
+
+
 def plain(text: str, width: int = 26) -> str:
     """A user's own text, of which nothing is a formula, in lines of at most `width` signs."""
     text = textwrap.fill(text, width)

@@ -49,10 +49,7 @@ FILTERED = pa.schema(
         ("phase", pa.string()),
         ("radius", pa.float64()),
         ("fill", pa.string()),
-        ("intersection_background", pa.int64()),
-        ("intersection_foreground", pa.int64()),
-        ("union_background", pa.int64()),
-        ("union_foreground", pa.int64()),
+        *(field for field in results.SCHEMA if field.name.startswith(("intersection_", "union_"))),
         *_INFORMATION,
     ]
 )
@@ -78,7 +75,7 @@ def filter_name(amplitude, phase):
 
 
 def finite(
-    rows: pd.DataFrame, columns: list[str], by: str, titles: dict[str, str] | None = None
+    rows: pd.DataFrame, columns: list[str], by: str, settings: dict | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """Rows with finite numbers, of the same episodes for all, and notes on what was left out.
 
@@ -88,23 +85,22 @@ def finite(
     Args:
         columns: of the numbers.
         by: the column that says what is compared.
-        titles: of what notes name, where it has one.
+        settings: `Configuration.table_settings`, for the titles that notes name.
     """
-
-    def titled(name):
-        return (titles or {}).get(name, name)
-
+    settings = settings or {"variants": {}, "domains": {}}
+    titles = {name: variant["title"] for name, variant in settings["variants"].items()}
+    domains = settings["domains"]
     notes, key = [], ["domain", "episode"]
     ended_well = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), rows.index)
     hopeless = ended_well.groupby([rows[by], rows["domain"]]).transform("mean") < 0.5
     if hopeless.any():
         pairs = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
-        named = ", ".join(f"{titled(name)} on {titled(domain)}" for name, domain in pairs)
+        named = ", ".join(f"{titles.get(name, name)} on {domains.get(d, d)}" for name, d in pairs)
         notes.append(f"Left out, since adaptation diverged in most episodes: {named}.")
     bad = rows.loc[~ended_well & ~hopeless, key].drop_duplicates()
     if len(bad):
         numbers = bad.groupby("domain", sort=False).size().items()
-        named = ", ".join(f"{titled(domain)} {number}" for domain, number in numbers)
+        named = ", ".join(f"{domains.get(d, d)} {number}" for d, number in numbers)
         notes.append(f"Episodes left out, since an adaptation diverged: {named}.")
     lost = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(bad))
     return rows[~hopeless & ~lost], notes

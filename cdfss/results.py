@@ -82,7 +82,8 @@ def load(paths) -> pd.DataFrame:
     for file in files:
         table = pq.read_table(file)
         size = _facts(table.schema).get("settings", {}).get("image_size")
-        sizes |= {} if size is None else {size: file}
+        if size is not None:
+            sizes[size] = file
         tables.append(table.replace_schema_metadata())
         lacks = [name for name in SCHEMA.names if name not in table.column_names]
         if lacks:

@@ -78,6 +78,23 @@ def resampled_mean(values, weights) -> np.ndarray:
     return weights @ np.asarray(values, np.float64) / weights.shape[1]
 
 
+def interval(value, replicates: np.ndarray) -> np.ndarray:
+    """Ends of a 95 % interval: percentiles of the replicates, shifted to have the value as mean.
+
+    IoU is a ratio of sums, and of a class of ten episodes it changes a little, on average, when
+    they are drawn again. Over 240 classes such shifts do not cancel as chance does, so that bare
+    percentiles could leave out the value itself. The interval is thus about lists of this size.
+
+    Args:
+        value: a number, or (n,).
+        replicates: (RESAMPLES,), or (RESAMPLES, n).
+
+    Returns:
+        (2,), or (2, n).
+    """
+    return np.percentile(replicates, INTERVAL, axis=0) - replicates.mean(axis=0) + value
+
+
 class Estimate:
     """A number and its bootstrap replicates, the same number of every resample.
 
@@ -94,14 +111,8 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % interval: percentiles of the replicates, shifted to have the value as mean.
-
-        IoU is a ratio of sums, and of a class of ten episodes it changes a little, on average, when
-        they are drawn again. Over 240 classes such shifts do not cancel as chance does, so that bare
-        percentiles could leave out the value itself. The interval is thus about lists of this size.
-        """
-        ends = np.percentile(self.replicates, INTERVAL) - self.replicates.mean() + self.value
-        low, high = np.clip(ends, *self.limits)
+        """`interval` of the number, within its limits."""
+        low, high = np.clip(interval(self.value, self.replicates), *self.limits)
         return float(low), float(high)
 
     def __sub__(self, other: "Estimate") -> "Estimate":
@@ -133,9 +144,8 @@ def mean_and_interval(rows: pd.DataFrame, values) -> tuple[np.ndarray, np.ndarra
     Returns:
         Three arrays (n,).
     """
-    mean, replicates = np.mean(values, axis=0), resampled_mean(values, draws_of(rows))
-    low, high = np.percentile(replicates, INTERVAL, axis=0) - replicates.mean(axis=0) + mean
-    return mean, low, high
+    mean = np.mean(values, axis=0)
+    return mean, *interval(mean, resampled_mean(values, draws_of(rows)))
 
 
 def one_list(rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,12 +164,14 @@ def one_list(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("episode")
 
 
-def same_episodes(lists: dict[str, pd.DataFrame], where: str) -> None:
-    """Refuse lists of different episodes: their differences would not be paired.
+def same_lists(rows: pd.DataFrame, within: str, where: str) -> dict[str, pd.DataFrame]:
+    """Rows of one list by the column `within`, each `one_list`.
 
     Raises:
-        CdfssError: names both variants.
+        CdfssError: when they are of different episodes, so that differences would not be paired; names
+            both.
     """
+    lists = {name: one_list(part) for name, part in rows.groupby(within, sort=False)}
     names = list(lists)
     for name in names[1:]:
         first, other = (
@@ -171,6 +183,7 @@ def same_episodes(lists: dict[str, pd.DataFrame], where: str) -> None:
                 f"rows: {names[0]} and {name} were evaluated on different episodes of {where}; "
                 "evaluate both on one list"
             )
+    return lists
 
 
 def miou_estimates(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Estimate]:
@@ -181,8 +194,7 @@ def miou_estimates(rows: pd.DataFrame) -> dict[tuple[str, str, int, int], Estima
     """
     estimates = {}
     for (domain, shot, seed), group in rows.groupby(["domain", "shot", "seed"], sort=False):
-        lists = {name: one_list(part) for name, part in group.groupby("variant", sort=False)}
-        same_episodes(lists, f"{domain}, {shot}-shot, seed {seed}")
+        lists = same_lists(group, "variant", f"{domain}, {shot}-shot, seed {seed}")
         first = next(iter(lists.values()))
         class_id, weights = first["class_id"].to_numpy(), draws_of(first)
         for variant, part in lists.items():
@@ -225,8 +237,7 @@ def mean_estimates(
     _must_be_one_list_a_domain(rows)
     estimates = {}
     for domain, group in rows.groupby("domain", sort=False):
-        lists = {name: one_list(part) for name, part in group.groupby(within, sort=False)}
-        same_episodes(lists, domain)
+        lists = same_lists(group, within, domain)
         weights = draws_of(next(iter(lists.values())))
         for name, part in lists.items():
             estimates[name, domain] = Estimate(part[column].mean(), resampled_mean(part[column], weights))

@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
 
 from cdfss import results
 from cdfss.datasets import index
-from cdfss.figures.style import COLUMN, PREDICTION, SMALL, SUPPORT, TRUTH, WIDTH, plain, tinted, words
+from cdfss.figures.style import (
+    COLUMN,
+    PREDICTION,
+    SMALL,
+    SUPPORT,
+    TRUTH,
+    picture_grid,
+    plain,
+    tinted,
+    words,
+)
 
 
 @dataclass
@@ -72,13 +81,7 @@ def episode_grid(index_path, rows_paths, prediction_paths, titles: dict):
     """
     shown = load_episodes(index_path, rows_paths, prediction_paths, titles, 3)
     columns = 2 + len(titles)
-    figure, axes = plt.subplots(
-        len(shown),
-        columns,
-        squeeze=False,
-        figsize=(WIDTH * max(columns, 4) / 7, 1.25 * len(shown) + 0.3),
-        layout="constrained",
-    )
+    figure, axes = picture_grid(len(shown), columns, 7, 1.25 * len(shown) + 0.3)
     names = {1: ("only",), 2: ("worst", "best"), 3: ("worst", "median", "best")}[len(shown)]
     for line, name, episode in zip(axes, names, shown, strict=True):
         show_mask(line[0], *episode.supports[0], SUPPORT)

@@ -6,7 +6,6 @@ an adaptation diverged has no features and is left out of all variants that a fi
 tables 3 and 4; mIoU by step counts it as it was predicted.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -20,11 +19,11 @@ from cdfss.figures.style import (
     SUPPORT,
     TINY,
     TRUTH,
-    WIDTH,
     lacking,
     legend,
     looks,
     panels,
+    picture_grid,
     plain,
     title_of,
     without_marker,
@@ -126,16 +125,7 @@ def learnt_masks(measured: pd.DataFrame | None, settings: dict):
         return lacking("a main variant with APM")
     rows = [(variant, part) for variant in variants for part in ("amplitude", "phase")]
     columns = 2 * len(settings["domains"])
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(WIDTH * max(columns, 4) / 8, 0.95 * len(rows) + 0.9),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+    figure, axes = picture_grid(len(rows), columns, 8, 0.95 * len(rows) + 0.9)
     for y, (variant, part) in enumerate(rows):
         axes[y, 0].set_ylabel(f"{title_of(settings, variant, COLUMN)}\n{part}", fontsize=SMALL)
         for number, domain in enumerate(settings["domains"]):
@@ -178,17 +168,12 @@ def heat_maps(measured: pd.DataFrame | None, index_paths, settings: dict):
     measured = _ended_well(measured)
     variants = [name for name in settings["variants"] if name in set(measured["variant"])]
     columns, lines = 1 + len(variants), 2 * len(settings["domains"])
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(WIDTH * max(columns, 4) / 6, 1.12 * lines + 0.3), layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+    figure, axes = picture_grid(lines, columns, 6, 1.12 * lines + 0.3)
     for number, (domain, path) in enumerate(zip(settings["domains"], index_paths, strict=True)):
         title, mine = plain(settings["domains"][domain], COLUMN), measured[measured["domain"] == domain]
         if mine.empty:
             continue
-        first = mine["variant"].iloc[0]
+        first = next(name for name in variants if (mine["variant"] == name).any())
         median = results.median_episode(measurement.after_step(mine), first)
         chosen = mine[(mine["variant"] == first) & (mine["episode"] == median)].iloc[0]
         pictures = index.load(path)

@@ -126,6 +126,25 @@ def panels(settings: dict, rows: int = 1, height: float = 1.7, **keywords):
     return figure, axes
 
 
+def picture_grid(rows: int, columns: int, in_width: int, height: float):
+    """A figure for pictures, `in_width` of which fill WIDTH: figure, axes (rows, columns) without ticks.
+
+    Args:
+        height: of the figure, inches.
+    """
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(WIDTH * max(columns, 4) / in_width, height),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
 def legend(figure, axes) -> None:
     """One legend below all panels, each label once; the figure grows by what it needs."""
     entries = {}

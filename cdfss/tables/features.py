@@ -43,14 +43,13 @@ def information_table(
     if filtered is None:
         return Table(3, title, pd.DataFrame(), [], ["Not in this run: a variant with a model."])
     variants = {name: variant["title"] for name, variant in settings["variants"].items()}
-    titles = settings["domains"] | variants
     pictures = filtered.assign(cell=filter_name(filtered["amplitude"], filtered["phase"]))
     parts, first = [pictures], filtered.iloc[0]
     if measured is not None:
         masked = measured[measured["amplitude_factor"].notna()]
         parts.append(after_step(masked).assign(cell=masked["variant"]))
     rows = _above_chance(pd.concat(parts, ignore_index=True))
-    rows, left_out = finite(rows, [*INFORMATION], "cell", titles)
+    rows, left_out = finite(rows, [*INFORMATION], "cell", settings)
     estimates = {"miou": statistics.list_miou_estimates(rows, "cell")}
     estimates |= {column: statistics.mean_estimates(rows, column, "cell") for column in INFORMATION}
     forms = {"miou": (".2f", "+.2f")} | dict.fromkeys(INFORMATION, (".4f", "+.4f"))
@@ -147,9 +146,8 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
     if measured is None:
         return Table(4, title, pd.DataFrame(), [], ["Not in this run: a main variant with a model."])
     shot, seed = (int(measured[column].iloc[0]) for column in ("shot", "seed"))
-    titles = settings["domains"] | {name: v["title"] for name, v in settings["variants"].items()}
     measured = measured.assign(distance=1 - measured["cka"])
-    measured, left_out = finite(measured, ["distance"], "variant", titles)
+    measured, left_out = finite(measured, ["distance"], "variant", settings)
     estimates = statistics.mean_estimates(measured, "distance")
     baseline = settings["baseline"]
     compared = baseline in set(measured["variant"])

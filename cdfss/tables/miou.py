@@ -98,6 +98,11 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
 
 
 def must_have_rows(rows: pd.DataFrame, settings: dict, variants: list[str]) -> None:
+    """Refuse rows that lack a variant on a domain, number of shots or seed of the run.
+
+    Raises:
+        CdfssError: names what is missing.
+    """
     wanted = pd.MultiIndex.from_product(
         [variants, list(settings["domains"]), settings["shots"], settings["seeds"]]
     )
@@ -170,14 +175,13 @@ def diverged(rows: pd.DataFrame, settings: dict) -> list[str]:
     """A note on episodes whose adaptation diverged; empty if none has."""
     losses = rows[["first_loss", "last_loss"]].to_numpy(float)
     lost = rows[(rows["steps"] > 0) & ~np.isfinite(losses).all(axis=1)]
-    named = "; ".join(
-        f"{settings['variants'][variant]['title']} on {settings['domains'][domain]}, {shot}-shot: {number}"
-        for (variant, domain, shot), number in lost.groupby(["variant", "domain", "shot"], sort=False)
-        .size()
-        .items()
-    )
-    if not named:
+    if lost.empty:
         return []
+    titles, domains = settings["variants"], settings["domains"]
+    numbers = lost.groupby(["variant", "domain", "shot"], sort=False).size().items()
+    named = "; ".join(
+        f"{titles[v]['title']} on {domains[d]}, {shot}-shot: {n}" for (v, d, shot), n in numbers
+    )
     return [
         f"Episodes whose adaptation diverged (no finite loss), counted as they were predicted: {named}."
     ]

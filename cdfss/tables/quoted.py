@@ -1,5 +1,6 @@
 """Printed values, of the paper and of others, which were not computed here."""
 
+from functools import cache
 from importlib import resources
 
 import numpy as np
@@ -20,11 +21,16 @@ def published(table: str, metric: str = "mIoU") -> pd.DataFrame:
     Args:
         table: of the paper ("1" to "10", "Fig. 1"), or "other papers".
     """
-    with resources.files("cdfss").joinpath("published.csv").open() as file:
-        values = pd.read_csv(file, dtype={"table": str}, keep_default_na=False)
+    values = _all()
     values = values[(values["table"] == table) & (values["metric"] == metric)]
     values = values.astype({"shot": int, "value": float})
     return values[["method", "domain", "shot", "value", "note"]].reset_index(drop=True)
+
+
+@cache
+def _all() -> pd.DataFrame:
+    with resources.files("cdfss").joinpath("published.csv").open() as file:
+        return pd.read_csv(file, dtype={"table": str}, keep_default_na=False)
 
 
 def published_of(table: str, shot: int, metric: str = "mIoU") -> pd.Series:

@@ -220,7 +220,7 @@ class Adaptation:
         turns = []
         for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
             pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
-            queries, supports = (_span(numbers) for numbers in zip(*pairs))
+            queries, supports = (_span(numbers, masks.device) for numbers in zip(*pairs))
             fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
             plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
 
@@ -244,8 +244,9 @@ class Adaptation:
 
     def _turns_of_whole_model(self) -> list["_Turn"]:
         """Turns, a pair each, that compute all again: the learner trains, or the backbone too."""
-        model, images, features = self.model, self._images, self._features
-        train_backbone = "backbone" in self._trained
+        # Functions that held `self` would keep it, and its memory, until a collection of cycles.
+        model, images, features, masks = self.model, self._images, self._features, self._masks
+        train_backbone, needs_maps = "backbone" in self._trained, bool(self._information)
 
         def pyramid(number):
             if train_backbone:
@@ -255,10 +256,10 @@ class Adaptation:
         def forward(query, support):
             maps = pyramid(query)
             others = maps if support == query else pyramid(support)
-            logits = model.segment(maps, others, self._masks[support])
-            return logits, model.filtered(maps[COARSE][-1:])[0] if self._information else None
+            logits = model.segment(maps, others, masks[support])
+            return logits, model.filtered(maps[COARSE][-1:])[0] if needs_maps else None
 
-        return [_Turn(lambda q=q, s=s: forward(q, s), self._masks[q].long()) for q, s in self._pairs]
+        return [_Turn(lambda q=q, s=s: forward(q, s), masks[q].long()) for q, s in self._pairs]
 
 
 @dataclass
@@ -294,10 +295,14 @@ def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
     return [(i, j) for i in range(k) for j in range(k) if i != j]
 
 
-def _span(numbers: Sequence[int]) -> list[int] | slice:
-    """The same numbers as a slice where they follow each other: a view instead of a copy."""
+def _span(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
+    """An index of these numbers: a slice, which gives a view, where they follow each other.
+
+    Else a tensor on the device, since a list would be sent there at every use.
+    """
     span = range(numbers[0], numbers[0] + len(numbers))
-    return slice(span.start, span.stop) if list(numbers) == list(span) else list(numbers)
+    follow = list(numbers) == list(span)
+    return slice(span.start, span.stop) if follow else torch.tensor(numbers, device=device)
 
 
 def _checked_parts(model: HSNet, trained: Sequence[str] | None) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cdfss.errors import CdfssError
 from cdfss.hypercorrelation import SupportPlane, correlate
+from cdfss.precision import float32_product
 
 PAIRED = 128  # channels, 8,128 pairs
 BINS = 10  # of a channel's values; the paper does not state its estimator
@@ -154,8 +155,7 @@ def correlations(values: Tensor) -> Tensor:
     length = centred.norm(dim=-1, keepdim=True)
     rounding = 1e-6 * values.norm(dim=-1, keepdim=True)
     unit = centred / length.clamp(min=torch.finfo(torch.float32).tiny) * (length > rounding)
-    with torch.autocast(values.device.type, enabled=False):
-        return unit @ unit.mT
+    return float32_product(unit, unit.mT)
 
 
 def correlation_histogram(maps: Tensor) -> Tensor:

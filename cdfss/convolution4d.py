@@ -100,7 +100,8 @@ class CenterPivotConv4d(nn.Module):
         Kept for the next call where the weights are frozen, as in all steps of an adaptation.
         """
         weight = self.conv2.weight
-        if weight.requires_grad or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        # The compiler is asked first: it cannot follow the question after inference mode.
+        if torch.compiler.is_compiling() or weight.requires_grad or torch.is_inference_mode_enabled():
             return self._make_dense(hs, ws)
         # The version counts writes in place, but for those through `.data`.
         made_from = (hs, ws, weight.data_ptr(), weight._version)
@@ -122,6 +123,7 @@ class CenterPivotConv4d(nn.Module):
         """Output positions of an axis, and the kernel's index (kernel if none) of output and input."""
         kernel = self.conv2.weight.shape[-1]
         outputs = -(-side // self.support_stride)
-        first = self.support_stride * torch.arange(outputs)[:, None] - self.padding
-        taps = torch.arange(side) - first
+        device = self.conv2.weight.device  # indices of the processor would have to be sent at each use
+        first = self.support_stride * torch.arange(outputs, device=device)[:, None] - self.padding
+        taps = torch.arange(side, device=device) - first
         return outputs, torch.where((taps >= 0) & (taps < kernel), taps, kernel)

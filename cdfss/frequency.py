@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cdfss.errors import CdfssError
+from cdfss.precision import float32_product
 
 # Positions up to which the inverse transform is faster as one real matrix product than as an FFT.
 DENSE_UP_TO = 256
@@ -104,8 +105,7 @@ class AmplitudePhaseMasker(nn.Module):
         parts = torch.cat(
             [(amplitude * phase.cos()).flatten(-2), (amplitude * phase.sin()).flatten(-2)], -1
         )
-        with torch.autocast(parts.device.type, enabled=False):
-            maps = parts @ _inverse_transform(height, width, amplitude.device)
+        maps = float32_product(parts, _inverse_transform(height, width, amplitude.device))
         return maps.unflatten(-1, (height, width))
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -67,8 +67,9 @@ class HypercorrelationLearner(nn.Module):
         """Let torch.compile make code for the mixing layers and the decoder, at their first use."""
         import torch._dynamo  # slow to import
 
-        # A form for each part, with and without gradients and for each size of a batch.
-        torch._dynamo.config.recompile_limit = 64
+        # A form for each part, with and without gradients and for each size of a batch. Since torch 2.7
+        # another name is the documented one, and this one means the same.
+        torch._dynamo.config.cache_size_limit = 64
         for layers in (self.encoder_layer4to3, self.encoder_layer3to2, self.decoder1, self.decoder2):
             layers.compile(dynamic=False)
 
@@ -197,5 +198,7 @@ class HSNet(nn.Module):
 
 
 def resize_logits(logits: Tensor, size) -> Tensor:
-    """Logits (B, 2, h, w) at the image's size (S, S), bilinear with aligned corners."""
-    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=True)
+    """Logits (B, 2, h, w) at the image's size (S, S), bilinear with aligned corners, float32 at least."""
+    # In bfloat16 the gradients of a position's many pixels would be summed up in bfloat16.
+    wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return F.interpolate(wide, tuple(size), mode="bilinear", align_corners=True)

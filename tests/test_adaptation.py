@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from conftest import balanced, episode_of, small_hsnet
 from reference import VARIANTS, disks, fill, images, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt, devices, frequency, metrics
+from cdfss import CdfssError, HSNet, adapt, frequency, metrics
 from cdfss.adaptation import Adam, support_pairs, vote
+from cdfss.precision import precision as in_precision
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -269,7 +270,7 @@ def test_other_precisions_agree(variant, name, losses_apart, pixels_apart):
     model = balanced(small_hsnet(**VARIANTS[variant]), query, supports, masks)
     results = []
     for precision in ("float32", name):
-        with devices.precision(precision, torch.device("cpu")):
+        with in_precision(precision, torch.device("cpu")):
             adapted = adapt(model, supports, masks, steps, 0.05)
             results.append((adapted.losses.numpy(), adapted.predict(query)))
     (losses, mask), (other_losses, other_mask) = results
@@ -285,7 +286,7 @@ def test_weights_that_move_are_used_in_bfloat16_too(trained):
     rate = 0.1 if "masker" in trained else 1e-3
     losses = []
     for precision in ("float32", "bfloat16"):
-        with devices.precision(precision, torch.device("cpu")):
+        with in_precision(precision, torch.device("cpu")):
             losses.append(adapt(model, supports, masks, 6, rate, trained=trained).losses)
     moved = losses[0][0] - losses[0][-1]
     assert moved > 0

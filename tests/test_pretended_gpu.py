@@ -1,0 +1,294 @@
+"""What would raise, or wait, on a GPU does so on a pretended one (no GPU needed)."""
+
+import contextlib
+
+import numpy as np
+import on_device
+import pandas as pd
+import pytest
+import torch
+from conftest import episode_of, small_hsnet
+from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
+from pretended import GPU, gpu
+from reference import VARIANTS
+from test_evaluation import SIZE, settings_of
+
+from cdfss import CdfssError, adapt, devices, episodes, evaluation, measurement, results, training
+from cdfss.adaptation import Adaptation
+
+
+@pytest.mark.parametrize("name", ADAPTATIONS)
+def test_adaptation_keeps_to_one_device(name):
+    here = adaptation(name, CPU)
+    with gpu():
+        assert_same(here, adaptation(name, GPU), 1e-6, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["baseline", "apm_s", "apm_m_acpa", "leave one out"])
+def test_batches_keep_to_one_device(name):
+    here = adaptation(name, CPU, episodes=3)
+    with gpu():
+        assert_same(here, adaptation(name, GPU, episodes=3), 1e-6, 1e-5)
+
+
+@pytest.mark.parametrize("missing", ["update", "gradient of one parameter"])
+def test_a_missing_update_is_noticed(missing, monkeypatch):
+    """Of the comparison with a GPU itself: losses alone would not show it."""
+    here = adaptation("apm_s_acpa", CPU)
+    step = on_device.adapt.__globals__["Adam"].step
+
+    def broken(self, gradients):
+        gradients = [
+            torch.zeros_like(g) if missing == "update" or n == 1 else g for n, g in enumerate(gradients)
+        ]
+        step(self, gradients)
+
+    monkeypatch.setattr("cdfss.adaptation.Adam.step", broken)
+    with pytest.raises(AssertionError, match="moved"):
+        assert_same(
+            here | {"gradients": []}, adaptation("apm_s_acpa", CPU) | {"gradients": []}, 0.01, 0.1, 1.0
+        )
+
+
+@pytest.mark.parametrize("how", [{}, {"pairs": "leave_one_out"}, {"mutual_information": 0.1}])
+@pytest.mark.parametrize("shots", [2, 3])
+def test_a_step_of_a_batch_never_waits_for_the_gpu(how, shots):
+    """Else it cannot be captured in a CUDA graph."""
+    _, supports, masks = episode_of(shots)
+    model = small_hsnet(**VARIANTS["apm_m_acpa"])
+    model.learner.requires_grad_(False)
+    with gpu() as counted:
+        pair = (torch.stack([t, t]).to(GPU) for t in (supports, masks))
+        adaptation = Adaptation(model.to(GPU), *pair, 0.05, **how)
+        adaptation.step()  # the first makes what is kept
+        counted.waits.clear()
+        counted.kernels.clear()
+        adaptation.step()
+        assert not counted.waits
+        assert 0 < sum(counted.kernels.values()) < 500 * (2 if how.get("pairs") and shots > 2 else 1)
+
+
+@pytest.mark.parametrize("cache", [0.0, 2e9])
+def test_source_training_keeps_to_one_device(cache):
+    here = source_training(CPU, cache)
+    with gpu():
+        assert_same(here, source_training(GPU, cache), 1e-6, 1e-5)
+
+
+@pytest.fixture
+def job(monkeypatch, data, tmp_path):
+    """Runs jobs from files to files on the processor and then on the pretended GPU."""
+    episodes.save(data[1], tmp_path / "episodes.parquet", {})
+    inputs = tmp_path / "index.parquet", tmp_path / "episodes.parquet"
+
+    def run(call):
+        call(CPU, *inputs)
+        monkeypatch.setattr(devices, "device", lambda configured: contextlib.nullcontext(GPU))
+        with gpu():
+            call(GPU, *inputs)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "variant", ["baseline", "apm_m_acpa", "leave_one_out", "cumulative", "fine_tuning"]
+)
+def test_the_evaluation_job_keeps_to_one_device(variant, job, checkpoint, tmp_path):
+    compute = {"device": "cpu", "compile": False, "episodes_at_once": 3}
+    settings = settings_of(variant) | {"shard": 0, "shards": 1}
+
+    def call(device, index, listed):
+        files = [tmp_path / device.type / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
+        evaluation.run(settings, index, listed, checkpoint, None, *files, compute)
+
+    job(call)
+    here, there = (results.load(tmp_path / kind / "rows.parquet") for kind in ("cpu", GPU.type))
+    assert_same_rows(here, there, 1e-4, 3)
+    assert results.facts(tmp_path / GPU.type / "rows.parquet")["device"] == GPU.type
+
+
+@pytest.mark.parametrize("kind", ["features", "filtering"])
+def test_measuring_jobs_keep_to_one_device(kind, job, checkpoint, tmp_path):
+    settings = settings_of("apm_m_acpa" if kind == "features" else "baseline") | {"episodes": 2}
+    settings |= {"radius": 0.1, "fill": "mean"}
+
+    def call(device, index, listed):
+        path = tmp_path / f"{device.type}.parquet"
+        getattr(measurement, kind)(settings, index, listed, checkpoint, None, path, "cpu")
+
+    job(call)
+    here, there = (measurement.load(tmp_path / f"{kind}.parquet") for kind in ("cpu", GPU.type))
+    for column in here.columns:
+        for mine, theirs in zip(here[column], there[column], strict=True):
+            if np.asarray(mine).dtype.kind in "iuf":
+                np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-3, err_msg=column)
+
+
+def test_the_training_job_keeps_to_one_device(monkeypatch, data, tmp_path):
+    # A folder data set has one split, which here is source and validation.
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "image_size": 64}
+    settings |= {"backbone": "efficientnet_lite0", "precision": "float32"}
+    settings |= {"split": "test", "validation": {"split": "test", "episodes": 4}}
+    compute = {"device": "cpu", "compile": False, "cache_gb": 1.0, "threads": 1}
+
+    def call(device):
+        folder = tmp_path / device.type
+        files = [folder / name for name in ("c.safetensors", "c.json", "h.parquet", "state")]
+        training.run(settings, *[tmp_path / "index.parquet"] * 2, None, *files, compute, 1)
+        return pd.read_parquet(folder / "h.parquet")
+
+    here = call(CPU)
+    monkeypatch.setattr(devices, "device", lambda configured: contextlib.nullcontext(GPU))
+    with gpu():
+        there = call(GPU)
+    pd.testing.assert_frame_equal(here, there, rtol=1e-3)
+
+
+def test_prediction_keeps_to_one_device():
+    settings = {"steps": 2, "learning_rate": 0.1}
+    random = np.random.RandomState(0)
+    masks = np.zeros((3, 2, 64, 64), bool)
+    masks[..., 10:40, 20:50] = True
+    pictures = (random.randint(0, 256, (3, *k, 64, 64, 3)).astype(np.uint8) for k in ((), (2,)))
+    with gpu():
+        model = small_hsnet(64, masker="S").to(GPU)
+        model.learner.requires_grad_(False)
+        predicted, losses = evaluation.predict_hsnet(model, settings, GPU)(*pictures, masks)
+    assert predicted.shape == (3, 64, 64)
+    assert losses.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2 GiB"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        (MemoryError, "Unable to allocate 8 GiB"),
+    ],
+)
+def test_memory_of_a_batch_is_free_before_the_next_try(error, data, monkeypatch):
+    """`empty_cache` while the traceback holds the batch's tensors would free nothing."""
+    import weakref
+
+    held, alive = [], []
+
+    def predictor(queries, supports, masks):
+        batch = torch.zeros(len(queries), 9)
+        held.append(weakref.ref(batch))
+        if len(queries) > 1:
+            kind, words = error
+            raise kind(words)
+        return masks[:, 0].astype(np.uint8), np.zeros((len(queries), 2))
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
+    settings = settings_of("apm_m_acpa")
+    at_once = evaluation.BatchSize(settings, 1, CPU)
+    at_once.number = 4
+    rows = evaluation.evaluate(settings, *data, predictor, at_once)[0]
+    assert len(rows) == 4
+    assert alive == [False, False]
+
+
+def test_other_errors_of_a_batch_are_not_taken_for_a_lack_of_memory(data):
+    def predictor(queries, supports, masks):
+        raise RuntimeError("shapes differ")
+
+    settings = settings_of("apm_m_acpa")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        evaluation.evaluate(settings, *data, predictor, evaluation.BatchSize(settings, 1, CPU))
+
+    def too_large(queries, supports, masks):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with pytest.raises(CdfssError, match=r"single episode \(\[enforce fail\].*use a smaller image_size"):
+        evaluation.evaluate(settings, *data, too_large, evaluation.BatchSize(settings, 1, CPU))
+
+
+@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["masker"]])
+def test_an_adaptation_that_is_done_with_leaves_no_memory_behind(trained):
+    """Not even until the collector of cycles runs, which a GPU's memory does not wake."""
+    import gc
+    import weakref
+
+    _, supports, masks = episode_of()
+    model = small_hsnet(masker="S")
+    gc.collect()
+    gc.disable()
+    try:
+        adapted = adapt(model, supports, masks, 1, 0.01, trained=trained)
+        dead = weakref.ref(adapted)
+        adapted.step()
+        del adapted
+        assert dead() is None
+    finally:
+        gc.enable()
+
+
+def products_in(call):
+    """(shapes, precision) of every matrix product that a call computes, gradients included."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.name().startswith(("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")):
+                tensors = [a for a in args if isinstance(a, torch.Tensor)]
+                low = (
+                    torch.get_float32_matmul_precision() != "highest" or tensors[-1].dtype != torch.float32
+                )
+                seen.append(([tuple(t.shape) for t in tensors], low))
+            return func(*args, **(kwargs or {}))
+
+    with Look():
+        call()
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["tf32", "bfloat16"])
+def test_inverse_transform_and_correlations_stay_float32(kind):
+    """TF32 is not switched off by switching autocast off, and gradients are computed later."""
+    _, supports, masks = episode_of(1)
+    model = small_hsnet(masker="S")
+    model.learner.requires_grad_(False)
+    before = torch.get_float32_matmul_precision()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16", cache_enabled=False)
+    try:
+        torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+        with autocast:
+            adaptation = Adaptation(model, supports, masks, 0.05, mutual_information=0.1)
+            adaptation.step()
+            products = products_in(adaptation.step)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    side = -(-SIZE // 32)
+    transform = {2 * side * side, side * side}
+    channels = model.backbone.facts.coarse_channels
+
+    def is_transform(shapes):
+        return len(shapes[-1]) == 2 and set(shapes[-1]) == transform
+
+    def is_correlation(shapes):
+        forth = [(channels, side * side), (side * side, channels)]
+        return (channels, channels) in [s[-2:] for s in shapes] or [s[-2:] for s in shapes] == forth
+
+    exact = [low for shapes, low in products if is_transform(shapes) or is_correlation(shapes)]
+    assert len(exact) >= 4  # forth and back of both
+    assert not any(exact), products
+    assert any(low for shapes, low in products if not is_transform(shapes) and not is_correlation(shapes))
+
+
+def test_compiled_layers_are_one_graph():
+    """A break in a graph costs what compiling gains."""
+    import torch._dynamo
+
+    model = small_hsnet(64)
+    model.learner.requires_grad_(False)
+    x = torch.randn(1, 128, 2, 2, 4, 4)
+    for inference in (False, True):
+        torch._dynamo.reset()
+        with torch.inference_mode(inference):
+            found = torch._dynamo.explain(model.learner.encoder_layer4to3)(x)
+        assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+    torch._dynamo.reset()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cdfss import configuration, preflight
-from cdfss.datasets import download
+from cdfss.datasets import places
 from cdfss.errors import CdfssError
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list_data_sets() -> None:
-    for name, entry in download.registry().items():
+    for name, entry in places.registry().items():
         print(f"{name}: {entry['title']}\n  home: {entry['home']}\n  licence: {entry['licence']}")
         print(f"  cite: {entry['citation']}")
         for source, files in entry["sources"].items():

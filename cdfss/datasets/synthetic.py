@@ -7,12 +7,15 @@ seeds below; the same files come out every time.
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from cdfss.datasets import deepglobe, isic2018
+from cdfss.datasets.places import home
 from cdfss.errors import CdfssError
 from cdfss.files import replacing
 
@@ -27,7 +30,7 @@ LUNGS = 40
 
 
 def generate(settings: dict, marker: str | Path) -> None:
-    """Write the raw files of `settings["synthetic"]` to <folder>/<name>/raw, then `marker`.
+    """Write the raw files of `settings["synthetic"]` to `places.home`, then `marker`.
 
     Raises:
         CdfssError: when the kind of pictures cannot be written in the configured format.
@@ -39,9 +42,12 @@ def generate(settings: dict, marker: str | Path) -> None:
             f"data.{settings['name']}.format is {settings['format']!r}; synthetic {kind!r} is written "
             f"in the format {written_format!r}"
         )
-    raw = Path(settings["folder"]) / settings["name"] / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    number = writer(raw)
+    raw, partial = (home(settings) / name for name in ("raw", "raw.partial"))
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed job
+    partial.mkdir(parents=True)
+    number = writer(partial)
+    shutil.rmtree(raw, ignore_errors=True)  # whatever else lay there
+    os.replace(partial, raw)
     print(f"{settings['name']}: {number} generated pictures in {raw}")
     with replacing(marker) as temporary:
         temporary.write_text(json.dumps({"synthetic": kind, "pictures": number}) + "\n")

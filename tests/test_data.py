@@ -247,11 +247,11 @@ def test_tiles_are_cut_and_filtered(settings, tmp_path):
 def test_a_prepared_tree_is_used_as_it_is(settings, tmp_path):
     land(tmp_path / "raw")
     build(settings, tmp_path / "raw", format="deepglobe")
-    prepared = tmp_path / "raw" / "work" / "mine" / "prepared"
+    (prepared,) = (tmp_path / "raw" / "work" / "mine").glob("prepared-*")
     before = sorted(p for p in prepared.rglob("*"))
     built, _ = build(settings, prepared, format="deepglobe")
     assert built.root == prepared.resolve()
-    assert [p for p in sorted(prepared.rglob("*")) if p.name != "index.parquet"] == before
+    assert [p for p in sorted(prepared.rglob("*")) if not p.name.startswith("index.")] == before
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,8 @@ def test_a_folder_of_something_else_is_refused_with_the_layout_expected(settings
 def test_pieces_of_an_earlier_root_or_a_killed_job_are_not_taken_along(settings, tmp_path):
     land(tmp_path, 2)
     build(settings, tmp_path, format="deepglobe")
-    origin = tmp_path / "work" / "mine" / "prepared" / "1" / "test" / "origin"
+    (prepared,) = (tmp_path / "work" / "mine").glob("prepared-*")
+    origin = prepared / "1" / "test" / "origin"
     (origin / ".7_sat_00.jpg.123.partial").write_bytes(b"half")
     for kind in ("sat.jpg", "mask.png"):
         (tmp_path / "train" / f"1_{kind}").unlink()

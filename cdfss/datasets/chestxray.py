@@ -5,11 +5,12 @@ Layout: `CXR_png/<id>.png` with `masks/<id>_mask.png` (Shenzhen) or `masks/<id>.
 
 from pathlib import Path
 
-from cdfss.datasets.listing import Listing, Pair, base_of, match_masks, pictures_in
+from cdfss.datasets.listing import Listing, Pair, base_of, match_masks, permitted, pictures_in
 
 INSIDE = ("LungSegmentation", "Lung Segmentation", "data/Lung Segmentation")
 
 
+@permitted()
 def list_pairs(root: Path, settings: dict) -> Listing:
     """In the order of the mask files, as PATNet lists them.
 
@@ -19,10 +20,15 @@ def list_pairs(root: Path, settings: dict) -> Listing:
     listing = Listing()
     base = base_of(root, ("CXR_png", "masks"), INSIDE)
     images = pictures_in(base / "CXR_png", listing, root)
-    masks = {p.stem.removesuffix("_mask"): p for p in pictures_in(base / "masks", listing, root)}
-    labelled = [image for image in images if image.stem in masks]
+    masks = pictures_in(base / "masks", listing, root)
+    stems = {_image_stem(mask) for mask in masks}
+    labelled = [image for image in images if image.stem in stems]
     listing.notes["images_never_segmented"] = len(images) - len(labelled)
-    pairs = match_masks(labelled, masks, listing, root)
+    pairs = match_masks(labelled, masks, listing, root, _image_stem)
     for image, mask in sorted(pairs, key=lambda pair: str(pair[1])):
         listing.pairs.append(Pair(image.relative_to(root), mask.relative_to(root), 0, "lung"))
     return listing
+
+
+def _image_stem(mask: Path) -> str:
+    return mask.stem.removesuffix("_mask")

@@ -5,15 +5,24 @@ as PATNet publishes it: `<1..6>/test/origin/<tile>_sat_<row><column>.jpg` with
 `<1..6>/test/groundtruth/<same name>.png`. Steps as in PATNet data/preprocess.py.
 """
 
-import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cdfss.datasets.listing import Listing, Pair, Problem, base_of, match_masks, pictures_in
+from cdfss.datasets.listing import (
+    Listing,
+    Pair,
+    Problem,
+    base_of,
+    in_processes,
+    is_left_behind,
+    match_masks,
+    permitted,
+    pictures_in,
+)
+from cdfss.datasets.pictures import Reading, opened
 from cdfss.files import replacing
 
 CLASSES = ("agriculture", "urban", "rangeland", "forest", "water", "barren")
@@ -25,39 +34,50 @@ LEAST_SHARE = 0.048  # of a piece that its rarest colour must exceed
 INSIDE = ("Deepglobe", "deepglobe", "train", "Deepglobe/train")
 
 
-def prepare(root: Path, prepared: Path, settings: dict, log) -> tuple[Path, list[Problem], dict]:
-    """Nothing to do for the prepared layout; else cut the tiles into `prepared`."""
-    for base in (root, root / "Deepglobe", root / "deepglobe"):
-        if (base / "1" / "test" / "origin").is_dir():
-            return base, [], {}
-    tiles_folder = next(
-        (base for base in (root, *(root / name for name in INSIDE)) if any(base.glob("*_sat.jpg"))),
-        None,
-    )
-    if tiles_folder is None:
-        base_of(root, ("1/test/origin (prepared) or *_sat.jpg (raw tiles)",), INSIDE)
+@permitted()
+def ready(root: Path) -> Path | None:
+    """The folder that has the prepared layout, or None where tiles have to be cut first."""
+    places = (root, root / "Deepglobe", root / "deepglobe")
+    return next((base for base in places if (base / "1" / "test" / "origin").is_dir()), None)
+
+
+def _tiles_folder(root: Path) -> Path:
+    for base in (root, *(root / name for name in INSIDE)):
+        if any(not is_left_behind(path.name) for path in base.glob("*_sat.jpg")):
+            return base
+    return base_of(root, ("1/test/origin (prepared) or *_sat.jpg (raw tiles)",), INSIDE)
+
+
+@permitted()
+def raw_files(root: Path, settings: dict) -> list[Path]:
+    """What `prepare` reads."""
+    return pictures_in(_tiles_folder(root), Listing(), root)
+
+
+@permitted()
+def prepare(root: Path, prepared: Path, settings: dict, log) -> tuple[list[Problem], dict]:
+    """Cut the tiles into `prepared`."""
+    tiles_folder = _tiles_folder(root)
     listing = Listing()
     pictures = pictures_in(tiles_folder, listing, root)
     tiles = [path for path in pictures if path.stem.endswith("_sat")]
-    masks = {
-        path.stem.removesuffix("_mask") + "_sat": path for path in pictures if path.stem.endswith("_mask")
-    }
-    pairs = match_masks(tiles, masks, listing, root)
+    masks = [path for path in pictures if path.stem.endswith("_mask")]
+    pairs = match_masks(tiles, masks, listing, root, lambda mask: mask.stem.removesuffix("_mask") + "_sat")
     log(f"{settings['name']}: cutting {len(pairs)} tiles into {GRID} x {GRID} pieces")
     shutil.rmtree(prepared, ignore_errors=True)  # of another root, or of a killed job
     for name in range(1, 7):
         for kind in ("origin", "groundtruth"):
             (prepared / str(name) / "test" / kind).mkdir(parents=True)
     notes = {"pieces_kept": 0, "pieces_of_one_colour": 0, "pieces_with_a_rare_colour": 0}
-    with ProcessPoolExecutor(settings.get("threads", 1), multiprocessing.get_context("fork")) as pool:
-        results = pool.map(_cut, pairs, [prepared] * len(pairs))
-        for (tile, _), result in zip(pairs, results, strict=True):
-            if isinstance(result, str):
-                listing.problems.append(Problem(tile.relative_to(root), result))
-                continue
-            for key, number in result.items():
-                notes[key] += number
-    return prepared, listing.problems, {"tiles": len(pairs)} | notes
+    tasks = [(*pair, prepared, Reading.of(settings)) for pair in pairs]
+    results = in_processes(_cut, tasks, settings.get("threads", 1), settings["name"])
+    for (tile, _), result in zip(pairs, results, strict=True):
+        if isinstance(result, str):
+            listing.problems.append(Problem(tile.relative_to(root), result))
+            continue
+        for key, number in result.items():
+            notes[key] += number
+    return listing.problems, {"tiles": len(pairs)} | notes
 
 
 def class_map(mask: np.ndarray) -> np.ndarray:
@@ -90,15 +110,15 @@ def keeps(classes: np.ndarray) -> str | None:
     return None
 
 
-def _cut(pair: tuple[Path, Path], prepared: Path) -> dict[str, int] | str:
+def _cut(task: tuple[Path, Path, Path, Reading]) -> dict[str, int] | str:
     """Cut one tile; returns what became of its pieces, or what is wrong with it."""
-    image_path, mask_path = pair
+    image_path, mask_path, prepared, reading = task
     try:
-        with Image.open(image_path) as image:
+        with opened(image_path, reading) as image:
             tile = np.array(image.convert("RGB"))
-        with Image.open(mask_path) as image:
+        with opened(mask_path, reading) as image:
             mask = np.array(image.convert("RGB"))
-    except Exception as error:  # PIL raises many kinds for a bad file
+    except ValueError as error:
         return f"cannot be read: {error}"
     height, width = tile.shape[:2]
     if mask.shape != tile.shape:
@@ -137,6 +157,7 @@ def _write_piece(prepared: Path, name: str, tile: np.ndarray, classes: np.ndarra
             Image.fromarray(tile).save(temporary, format="JPEG", quality=95)
 
 
+@permitted()
 def list_pairs(root: Path, settings: dict) -> Listing:
     """Pieces of the six class folders, class ids 0..5."""
     listing = Listing()
@@ -146,9 +167,9 @@ def list_pairs(root: Path, settings: dict) -> Listing:
             listing.problems.append(Problem(folder.relative_to(root) / "origin", "folder is missing"))
             continue
         images = pictures_in(folder / "origin", listing, root)
-        masks = {}
+        masks = []
         if (folder / "groundtruth").is_dir():
-            masks = {p.stem: p for p in pictures_in(folder / "groundtruth", listing, root)}
+            masks = pictures_in(folder / "groundtruth", listing, root)
         for image, mask in match_masks(images, masks, listing, root):
             listing.pairs.append(
                 Pair(image.relative_to(root), mask.relative_to(root), class_id, class_name)

@@ -12,13 +12,17 @@ from cdfss.datasets.listing import (
     Problem,
     base_of,
     match_masks,
+    permitted,
     pictures_in,
+    read_lines,
     split_folder,
+    stays_inside,
 )
 
 SPLITS = ("trn", "val", "test")
 
 
+@permitted()
 def list_pairs(root: Path, settings: dict) -> Listing:
     """Classes of each list in order of name; class ids count on over trn, val and test."""
     listing = Listing()
@@ -33,9 +37,12 @@ def list_pairs(root: Path, settings: dict) -> Listing:
     class_id = 0
     for split in SPLITS:
         path = folder / f"{split}.txt"
-        names = path.read_text().split("\n") if path.is_file() else []
+        names = read_lines(path) if path.is_file() else []
         for name in sorted({line.strip() for line in names if line.strip()}):
-            _list_class(base / name, root, class_id, split, listing)
+            if stays_inside(name):
+                _list_class(base / name, root, class_id, split, listing)
+            else:
+                listing.problems.append(Problem(path, f"{name!r} is not the name of a class folder"))
             class_id += 1
     return listing
 
@@ -46,7 +53,7 @@ def _list_class(folder: Path, root: Path, class_id: int, split: str, listing: Li
         return
     pictures = pictures_in(folder, listing, root)
     images = [path for path in pictures if path.suffix.lower() in (".jpg", ".jpeg")]
-    masks = {path.stem: path for path in pictures if path.suffix.lower() == ".png"}
+    masks = [path for path in pictures if path.suffix.lower() == ".png"]
     for image, mask in match_masks(images, masks, listing, root):
         listing.pairs.append(
             Pair(image.relative_to(root), mask.relative_to(root), class_id, folder.name, split)

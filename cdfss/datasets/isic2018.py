@@ -8,13 +8,24 @@ challenge's flat folder with `class_id.csv` (ID, Class) and the order of `class_
 import csv
 from pathlib import Path
 
-from cdfss.datasets.listing import Listing, Pair, Problem, base_of, match_masks, pictures_in
+from cdfss.datasets.listing import (
+    Listing,
+    Pair,
+    Problem,
+    base_of,
+    match_masks,
+    permitted,
+    pictures_in,
+    read_lines,
+    stays_inside,
+)
 from cdfss.errors import CdfssError
 
 IMAGES = "ISIC2018_Task1-2_Training_Input"
 MASKS = "ISIC2018_Task1_Training_GroundTruth"
 
 
+@permitted()
 def list_pairs(root: Path, settings: dict) -> Listing:
     """Images of each class as strings in order, class ids 0..2."""
     listing = Listing()
@@ -25,12 +36,9 @@ def list_pairs(root: Path, settings: dict) -> Listing:
         images = [pictures_in(folder, listing, root) for folder in folders]
     else:
         images = _by_table(base, root, order, listing)
-    masks = {
-        path.stem.removesuffix("_segmentation"): path
-        for path in _pictures_but_notes(base / MASKS, listing, root)
-    }
+    masks = _pictures_but_notes(base / MASKS, listing, root)
     every = [image for of_class in images for image in of_class]
-    mask_of = dict(match_masks(every, masks, listing, root))
+    mask_of = dict(match_masks(every, masks, listing, root, _image_stem))
     for class_id, of_class in enumerate(images):
         for image in of_class:
             if image in mask_of:
@@ -43,6 +51,10 @@ def list_pairs(root: Path, settings: dict) -> Listing:
                     )
                 )
     return listing
+
+
+def _image_stem(mask: Path) -> str:
+    return mask.stem.removesuffix("_segmentation")
 
 
 def _pictures_but_notes(folder: Path, listing: Listing, root: Path) -> list[Path]:
@@ -60,11 +72,7 @@ def _by_table(base: Path, root: Path, order: list[str], listing: Listing) -> lis
             f"{base}: expected class_id.csv beside {IMAGES}, or the images in folders 1, 2, 3; "
             "docs/data.md says where the table is published"
         )
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"ID", "Class"} <= set(rows[0]):
-        raise CdfssError(f"{table}: expected columns ID and Class")
-    class_of = {row["ID"]: row["Class"].strip().replace(" ", "_") for row in rows}
+    class_of = _read_table(table)
     images = [[] for _ in order]
     for image in _pictures_but_notes(base / IMAGES, listing, root):
         diagnosis = class_of.pop(image.stem, None)
@@ -77,7 +85,38 @@ def _by_table(base: Path, root: Path, order: list[str], listing: Listing) -> lis
         else:
             images[order.index(diagnosis)].append(image)
     for name in class_of:
-        listing.problems.append(
-            Problem((base / IMAGES / name).relative_to(root), f"is in {table.name} but missing")
-        )
+        if stays_inside(name):
+            problem = Problem((base / IMAGES / name).relative_to(root), f"is in {table.name} but missing")
+        else:
+            problem = Problem(table.relative_to(root), f"{name!r} is not the name of a picture")
+        listing.problems.append(problem)
     return images
+
+
+def _read_table(table: Path) -> dict[str, str]:
+    """Diagnosis of every picture by its name.
+
+    Raises:
+        CdfssError: names the line.
+    """
+    lines = csv.DictReader(line + "\n" for line in read_lines(table))
+    class_of = {}
+    try:
+        for row in lines:
+            name, diagnosis = row.get("ID"), row.get("Class")
+            if name is None or diagnosis is None:
+                found = ", ".join(repr(column) for column in lines.fieldnames)
+                raise CdfssError(
+                    f"{table}: line {lines.line_num} lacks ID or Class; expected both, named in the first "
+                    f"line, which names {found}"
+                )
+            diagnosis = diagnosis.strip().replace(" ", "_")
+            if class_of.setdefault(name.strip(), diagnosis) != diagnosis:
+                raise CdfssError(
+                    f"{table}: line {lines.line_num} has {name!r} again, with another class; keep one"
+                )
+    except csv.Error as error:
+        raise CdfssError(f"{table}: line {lines.line_num} cannot be read: {error}") from error
+    if not class_of:
+        raise CdfssError(f"{table}: names no picture; expected columns ID and Class")
+    return class_of

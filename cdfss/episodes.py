@@ -5,7 +5,6 @@ Columns of the file: episode, class_id, class_name, query, supports. Query and s
 numbers of the index (`query_row`, `support_rows`) and, for people, image paths.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,8 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdfss import provenance
+from cdfss.configuration import digest
 from cdfss.datasets.index import Index
-from cdfss.errors import CdfssError
+from cdfss.datasets.index import load as load_index
+from cdfss.errors import CdfssError, again
 from cdfss.files import replacing
 
 SCHEMA = pa.schema(
@@ -134,12 +136,50 @@ def save(episodes: pd.DataFrame, path: str | Path, facts: dict) -> None:
     """Write an episode list; `facts` go into its metadata."""
     table = pa.Table.from_pandas(episodes, SCHEMA, preserve_index=False)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"cdfss": json.dumps(facts)}), temporary)
+        pq.write_table(provenance.with_facts(table, facts), temporary)
+
+
+def run(settings: dict, index_path: str | Path, path: str | Path) -> None:
+    """The job of one list: an index in, a list out.
+
+    Args:
+        settings: `Configuration.episode_settings`.
+    """
+    pictures = load_index(index_path)
+    facts = {"settings": settings, "index": pictures.identity, **provenance.made_with("numpy")}
+    save(sample(pictures, **settings), path, facts)
 
 
 def load(path: str | Path) -> pd.DataFrame:
-    """Read an episode list."""
-    return pq.read_table(path).to_pandas()
+    """Read an episode list.
+
+    Raises:
+        CdfssError: when it is damaged.
+    """
+    table = provenance.read_table(path)
+    if table.column_names != SCHEMA.names:
+        raise CdfssError(f"{path} is no list of episodes. To make it anew, {again('episodes')}")
+    return table.to_pandas()
+
+
+def load_of(path: str | Path, pictures: Index) -> pd.DataFrame:
+    """Read the list that was drawn from an index.
+
+    Raises:
+        CdfssError: when it was drawn from another one; and as `load`.
+    """
+    of = provenance.facts(provenance.read_schema(path)).get("index", pictures.identity)
+    if of != pictures.identity:
+        raise CdfssError(
+            f"{path} was drawn from other pictures of {pictures.name} than the index holds. To make it "
+            f"anew, {again('episodes')}"
+        )
+    return load(path)
+
+
+def identity(episodes: pd.DataFrame) -> str:
+    """16 hexadecimal digits that stand for an episode list."""
+    return digest([[e.episode, e.class_id, e.query, list(e.supports)] for e in episodes.itertuples()])
 
 
 def shard(episodes: pd.DataFrame, number: int, of: int) -> pd.DataFrame:

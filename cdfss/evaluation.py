@@ -2,20 +2,16 @@
 
 import collections
 import itertools
-import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
-from cdfss import devices, metrics, results
-from cdfss.configuration import digest
+from cdfss import devices, metrics, provenance, results
 from cdfss.datasets.index import Index
 from cdfss.datasets.index import load as load_index
-from cdfss.episodes import load as load_episodes
-from cdfss.episodes import shard
+from cdfss.episodes import identity, load_of, shard
 from cdfss.errors import CdfssError
 from cdfss.files import file_hash
 from cdfss.progress import Progress
@@ -28,7 +24,14 @@ class OneByOne:
     """Episodes are handed to a predictor one by one, whatever happens."""
 
     number = 1
-    out_of_memory: tuple | type = ()  # errors of a batch that was too large
+
+    def too_large(self, episodes: int, error: str) -> None:
+        """A batch of so many episodes did not fit into the memory.
+
+        Raises:
+            CdfssError: always, since there is nothing smaller.
+        """
+        raise CdfssError(f"out of memory with a single episode ({error}); {devices.SMALLER}")
 
     def done(self) -> None:
         """A batch is done."""
@@ -47,8 +50,8 @@ def evaluate(
     device: str = "cpu",
     gpu: str | None = None,
     parameters: tuple[int, int] = (0, 0),
-) -> tuple[list[dict], dict[int, np.ndarray]]:
-    """Rows, and predicted masks (S, S) of 0 and 1 by episode, of a list of episodes.
+) -> tuple[list[dict], list[dict], dict[int, np.ndarray]]:
+    """Rows, what they cost, and predicted masks (S, S) of 0 and 1 by episode, of a list of episodes.
 
     Args:
         settings: `Configuration.evaluation_settings`.
@@ -61,7 +64,7 @@ def evaluate(
         gpu: its name.
         parameters: numbers of those added to the source model and of those tuned.
     """
-    rows, masks = [], {}
+    rows, costs, masks = [], [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
@@ -74,11 +77,15 @@ def evaluate(
         batch = waiting[: at_once.number]
         listed, pictures = zip(*batch)
         queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
-        begin = time.perf_counter()
+        begin, lacked = time.perf_counter(), None
         try:
             predicted, losses = predictor(queries, supports, support_masks)
-        except at_once.out_of_memory as error:
-            at_once.too_large(len(batch), error)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.ran_out_of_memory(error):
+                raise
+            lacked = str(error).split("\n")[0]
+        if lacked is not None:  # the error is gone here, and with it the batch that its traceback held
+            at_once.too_large(len(batch), lacked)
             continue
         waiting = waiting[len(batch) :]
         seconds = (time.perf_counter() - begin) / len(batch)
@@ -89,10 +96,12 @@ def evaluate(
             loss = losses[number]
             if not np.isfinite(loss).all():
                 print(f"episode {episode.episode}: the loss is not finite; is the learning rate too high?")
+            of_list = {key: settings[key] for key in ("domain", "variant", "shot", "seed")}
+            of_list["episode"] = episode.episode
+            costs.append(of_list | {"seconds": seconds, "peak_memory_mb": peak, "device": gpu or device})
             rows.append(
                 {
-                    **{key: settings[key] for key in ("domain", "variant", "shot", "seed")},
-                    "episode": episode.episode,
+                    **of_list,
                     "class_id": episode.class_id,
                     "class_name": episode.class_name,
                     "query": episode.query,
@@ -104,14 +113,11 @@ def evaluate(
                     "learning_rate": settings.get("learning_rate"),
                     "parameters_added": parameters[0],
                     "parameters_tuned": parameters[1],
-                    "seconds": seconds,
-                    "peak_memory_mb": peak,
-                    "device": gpu or device,
                 }
             )
             masks[episode.episode] = predicted[number]
             progress.step()
-    return rows, masks
+    return rows, costs, masks
 
 
 def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne):
@@ -187,19 +193,19 @@ class BatchSize(OneByOne):
 
     Args:
         settings: `Configuration.evaluation_settings`.
-        wanted: `compute.episodes_at_once`. "auto" is 1 on a processor, whose cores one episode keeps
-            busy; on a GPU the first episode goes alone and tells how much memory each takes.
+        wanted: `compute.episodes_at_once`. With "auto" the first episode goes alone and tells how much
+            memory each takes. On a processor, whose cores one episode keeps busy, each goes alone: the
+            last digits of a batch are others, and its rows would depend on the number.
         device: the torch device.
     """
 
     def __init__(self, settings: dict, wanted: int | str, device):
         import torch
 
-        self.device, self.out_of_memory = device, torch.OutOfMemoryError
-        # Each goes on from the last, or more than the modules is tuned.
-        alone = settings.get("reset") == "never" or {"learner", "backbone"} & set(
-            settings.get("trained", [])
-        )
+        self.device = device
+        whole = {"learner", "backbone"} & set(settings.get("trained", []))  # more than modules is tuned
+        goes_on = settings.get("reset") == "never"  # each from the last
+        alone = bool(whole) or goes_on or device.type == "cpu"
         self.measures = wanted == "auto" and device.type == "cuda" and not alone
         self.number = 1 if wanted == "auto" or alone else wanted
         if self.measures:
@@ -218,7 +224,7 @@ class BatchSize(OneByOne):
         self.number = that_fit(torch.cuda.mem_get_info(self.device)[0], episode)
         print(f"{self.number} episodes at once ({episode / 1e9:.2f} GB each)", flush=True)
 
-    def too_large(self, episodes: int, error: Exception) -> None:
+    def too_large(self, episodes: int, error: str) -> None:
         """A batch of so many episodes did not fit: halve. Larger masks take more memory.
 
         Raises:
@@ -227,10 +233,7 @@ class BatchSize(OneByOne):
         import torch
 
         if episodes == 1:
-            raise CdfssError(
-                f"out of memory on {self.device} with a single episode: {error}\nUse a smaller image_size, "
-                "fewer shots, a GPU with more memory, or device: cpu"
-            ) from None
+            super().too_large(episodes, error)
         self.measures, self.number = False, episodes // 2
         torch.cuda.empty_cache()
         print(f"out of memory with {episodes} episodes at once; going on with {self.number}", flush=True)
@@ -274,62 +277,90 @@ def parameters_of(model, settings: dict) -> tuple[int, int]:
     return count(["masker", "attention"]), count(settings.get("trained", []))
 
 
-def origin(settings: dict, **more) -> dict:
-    """What a file's numbers were made from and with, for its metadata."""
-    made_with = {"cdfss": version("cdfss"), "python": platform.python_version(), "device": "cpu"}
-    return {"settings": settings, "settings_digest": digest(settings), **made_with, **more}
+def origin(settings: dict, index: Index, listed: pd.DataFrame, kind: str = "rows") -> dict:
+    """What a file's numbers were made from and with, for its metadata.
+
+    Args:
+        listed: the whole list of episodes.
+        kind: of `provenance.CODE`.
+    """
+    made_from = {"index": index.identity, "episodes": identity(listed), "settings": settings}
+    code = {"kind": kind, "code": provenance.code(kind)}
+    return made_from | code | provenance.made_with("numpy", "pillow") | {"device": "cpu"}
 
 
-def origin_of_model(settings: dict, checkpoint, device, **more) -> dict:
-    """`origin` of numbers that the model of a checkpoint gave on a torch device."""
+def origin_of_model(settings: dict, checkpoint, weights, device) -> dict:
+    """What there is to say besides, of numbers that the model of a checkpoint gave on a torch device.
+
+    Args:
+        weights: ImageNet file of the backbone; None where they are an installed package.
+    """
     import torch
 
-    made_with = {"checkpoint_sha256": file_hash(checkpoint), "torch": torch.__version__}
-    made_with |= {"device": device.type, "threads": torch.get_num_threads()}
+    from cdfss import checkpoints
+
+    found = {"checkpoint": checkpoints.identity(checkpoint), "torch": torch.__version__}
+    found |= {"device": device.type, "precision": settings["precision"]}
+    if weights is not None:
+        found["weights"] = file_hash(weights)[:16]
     if device.type == "cuda":
-        made_with["gpu"] = torch.cuda.get_device_name(device)
-    return origin(settings, precision=settings["precision"], **made_with, **more)
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
 
 
-def save(rows, masks, facts, rows_path, predictions_path) -> None:
-    """Write what `evaluate` returns, and the `origin` of both files."""
+def save(evaluated, facts: dict, rows_path, predictions_path, cost_path) -> None:
+    """Write what `evaluate` returns, each file with its facts."""
+    rows, costs, masks = evaluated
     results.save_predictions(masks, predictions_path, facts)
+    results.save(costs, cost_path, facts, results.COST)
     results.save(rows, rows_path, facts)
 
 
-def run(settings, index_path, episodes_path, checkpoint, weights, rows, predictions, compute) -> None:
+def run(
+    settings,
+    index_path,
+    episodes_path,
+    checkpoint,
+    weights,
+    rows,
+    predictions,
+    cost,
+    compute,
+    readers: int = 1,
+) -> None:
     """The job of one (domain, variant, shot, seed, shard): files in, files out.
 
     Args:
         compute: `Configuration.compute_settings`.
+        readers: threads that read pictures beside a GPU.
     """
-    import torch
+    from cdfss.precision import precision
 
-    with devices.device(compute["device"]) as chosen, devices.precision(settings["precision"], chosen):
+    with devices.device(compute["device"]) as chosen, precision(settings["precision"], chosen):
         model = build_model(settings, checkpoint, weights, chosen)
         if compute["compile"]:
             model.learner.compile_mixing()
-        facts = origin_of_model(settings, checkpoint, chosen, compute=compute)
-        predictor = predict_hsnet(model, settings, chosen)
-        listed = _listed(settings, episodes_path)
         index = load_index(index_path)
+        listed = load_of(episodes_path, index)
+        facts = origin(settings, index, listed) | origin_of_model(settings, checkpoint, weights, chosen)
+        predictor = predict_hsnet(model, settings, chosen)
+        listed = shard(listed, settings["shard"], settings["shards"])
         how = {
             "at_once": BatchSize(settings, compute["episodes_at_once"], chosen),
             # On a processor adaptation needs the cores, and reading is a small part of it.
-            "readers": torch.get_num_threads() if chosen.type == "cuda" else 1,
+            "readers": readers if chosen.type == "cuda" else 1,
             "device": chosen.type,
             "gpu": facts.get("gpu"),
             "parameters": parameters_of(model, settings),
         }
-        save(*evaluate(settings, index, listed, predictor, **how), facts, rows, predictions)
+        save(evaluate(settings, index, listed, predictor, **how), facts, rows, predictions, cost)
 
 
-def run_trivial(settings, index_path, episodes_path, rows, predictions) -> None:
+def run_trivial(settings, index_path, episodes_path, rows, predictions, cost) -> None:
     """The same job for a predictor without a model."""
+    index = load_index(index_path)
+    listed = load_of(episodes_path, index)
+    facts = origin(settings, index, listed, "rows without a model")
     predictor = TRIVIAL[settings["predictor"]]
-    index, listed = load_index(index_path), _listed(settings, episodes_path)
-    save(*evaluate(settings, index, listed, predictor), origin(settings), rows, predictions)
-
-
-def _listed(settings, path) -> pd.DataFrame:
-    return shard(load_episodes(path), settings["shard"], settings["shards"])
+    listed = shard(listed, settings["shard"], settings["shards"])
+    save(evaluate(settings, index, listed, predictor), facts, rows, predictions, cost)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from cdfss import provenance
 from cdfss.figures.episodes import Episode, load_episodes
 from cdfss.figures.style import PREDICTION, SUPPORT, TRUTH, tinted
 from cdfss.files import replacing
@@ -29,6 +30,7 @@ def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path
         old.unlink()
     shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES)
     told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
+    told["origin"] = provenance.summary([*rows_paths, *prediction_paths])
     told |= {"variants": titles, "episodes": [_write_pictures(e, titles, folder) for e in shown]}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(told))

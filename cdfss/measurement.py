@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cdfss import metrics, results
+from cdfss import metrics, provenance, results
 
 # Which episode a row is of, as in evaluation rows: domain, variant ... supports.
 _LIST = list(results.SCHEMA)[: results.SCHEMA.names.index("supports") + 1]
@@ -63,9 +62,14 @@ def load(paths) -> pd.DataFrame | None:
 
     Args:
         paths: of files; None is returned for an empty list, where a run has no variant to measure.
+
+    Raises:
+        CdfssError: when one is damaged, or they do not belong together (`provenance.must_agree`).
     """
-    files = [paths] if isinstance(paths, (str, Path)) else paths
-    tables = [pq.read_table(file).replace_schema_metadata() for file in files]
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    tables = [provenance.read_table(file) for file in files]
+    provenance.must_agree({file: provenance.facts(t.schema) for file, t in zip(files, tables, strict=True)})
+    tables = [table.replace_schema_metadata() for table in tables]
     return pa.concat_tables(tables).to_pandas() if tables else None
 
 
@@ -303,16 +307,20 @@ def _every_episode(settings, index_path, episodes_path, checkpoint, weights, dev
 
     from cdfss import devices, episodes
     from cdfss.datasets import index as indexes
-    from cdfss.evaluation import build_model, origin_of_model
+    from cdfss.evaluation import build_model, origin, origin_of_model
     from cdfss.pictures import normalise
+    from cdfss.precision import precision
     from cdfss.progress import Progress
 
     index = indexes.load(index_path)
-    listed = of_every_class(episodes.load(episodes_path), settings["episodes"])
+    whole = episodes.load_of(episodes_path, index)
+    listed = of_every_class(whole, settings["episodes"])
     progress = Progress(f"{settings['domain']}: episodes measured", len(listed))
     rows = []
-    with devices.device(device) as chosen, devices.precision(settings["precision"], chosen):
-        facts = origin_of_model(settings, checkpoint, chosen)
+    with devices.device(device) as chosen, precision(settings["precision"], chosen):
+        facts = origin(settings, index, whole, "measurements") | origin_of_model(
+            settings, checkpoint, weights, chosen
+        )
         model = build_model(settings, checkpoint, weights, chosen)
         for episode in listed.itertuples():
             numbers = (episode.query_row, *episode.support_rows)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
-from cdfss import catalogue
+from cdfss import catalogue, provenance
 from cdfss.files import replacing
 
 BEGIN, END = '<article class="table"', "</article>"
+ORIGIN = '<script type="application/json" class="origin">'
 
 
 def _render(**values) -> str:
@@ -19,7 +21,8 @@ def _render(**values) -> str:
     )
     empty = {"table": None, "articles": [], "figures": [], "galleries": [], "domains": {}, "shots": []}
     values = empty | {"summary": ""} | values
-    return environment.get_template("page.html").render(groups=_groups, **values)
+    functions = {"groups": _groups, "in_words": provenance.in_words}
+    return environment.get_template("page.html").render(**functions, **values)
 
 
 def _groups(section) -> list[list[dict]]:
@@ -39,10 +42,28 @@ def of_table(table) -> str:
     return _render(title=table.title, table=table)
 
 
-def _article(path: str | Path) -> Markup:
-    """The table of a page that `of_table` made."""
-    text = Path(path).read_text()
-    return Markup(text[text.index(BEGIN) : text.index(END) + len(END)])
+def _article(path: str | Path) -> tuple[Markup, dict]:
+    """The table of a page that `of_table` made, and its origin.
+
+    Raises:
+        CdfssError: when the file is not whole.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+        article = text[text.index(BEGIN) : text.index(END) + len(END)]
+        origin = article[article.index(ORIGIN) + len(ORIGIN) :]
+        return Markup(article), json.loads(origin[: origin.index("</script>")])
+    except (OSError, ValueError) as error:
+        raise provenance.damaged(path, error) from error
+
+
+def _origin_of_figure(path: Path) -> dict:
+    """What `figures.style.save` says in a PNG file; empty where it says nothing."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.text.get("Comment", "{}"))
+    except (OSError, ValueError, SyntaxError, AttributeError) as error:
+        raise provenance.damaged(path, error) from error
 
 
 def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
@@ -55,10 +76,18 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
         figures: PNG files; the SVG file of each lies beside it.
         galleries: files that `gallery.write` makes.
         settings: `Configuration.table_settings`.
+
+    Raises:
+        CdfssError: when tables and pictures are of different models, pictures or code, or not whole.
     """
     here = Path(path).parent
+    articles, origins = [], {}
+    for table in tables:
+        article, origins[table] = _article(table)
+        articles.append(article)
     shown = []
     for figure in map(Path, figures):
+        origins[figure] = _origin_of_figure(figure)
         entry, detail = catalogue.figure(figure.stem, settings)
         link = os.path.relpath(figure, here)
         shown.append(
@@ -72,8 +101,13 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
         )
     entries = []
     for gallery in map(Path, galleries):
-        entry = json.loads(gallery.read_text())
+        try:
+            entry = json.loads(gallery.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise provenance.damaged(gallery, error) from error
+        origins[gallery] = entry.get("origin", {})
         entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
+    provenance.summaries_must_agree(origins)
     domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
     summary = [
         f"Run {settings['run']}: {', '.join(domains.values())}",
@@ -85,7 +119,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
     text = _render(
         title=settings["title"] or "Cross-domain few-shot segmentation",
         summary="; ".join(summary) + ".",
-        articles=[_article(table) for table in tables],
+        articles=articles,
         figures=shown,
         galleries=entries,
         domains=domains,

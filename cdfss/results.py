@@ -1,7 +1,6 @@
 """Evaluation rows: the contract between evaluation and every table and figure. No torch here."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cdfss.errors import CdfssError
+from cdfss import provenance
+from cdfss.errors import CdfssError, again
 from cdfss.files import replacing
 
 SCHEMA = pa.schema(
@@ -34,6 +34,13 @@ SCHEMA = pa.schema(
         ("learning_rate", pa.float64()),
         ("parameters_added", pa.int64()),  # of masker and attention
         ("parameters_tuned", pa.int64()),  # of the parts that steps change
+    ]
+)
+KEY = ["domain", "variant", "shot", "seed", "episode"]
+# What no second run gives again, in files of its own so that all others can be compared byte by byte.
+COST = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in KEY),
         ("seconds", pa.float64()),  # adaptation and prediction
         ("peak_memory_mb", pa.float32()),  # of the job so far: the GPU's, or the process's
         ("device", pa.string()),  # cpu, or the GPU's name
@@ -44,7 +51,7 @@ PREDICTIONS = pa.schema([("episode", pa.int32()), ("mask", pa.binary())])
 
 def save(rows: list[dict], path: str | Path, facts: dict, schema: pa.Schema = SCHEMA) -> None:
     """Write rows; `facts` (`evaluation.origin`) go into the file's metadata."""
-    table = pa.Table.from_pylist(rows, schema).replace_schema_metadata({"cdfss": json.dumps(facts)})
+    table = provenance.with_facts(pa.Table.from_pylist(rows, schema), facts)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -67,8 +74,8 @@ def load(paths) -> pd.DataFrame:
             configuration no longer has.
 
     Raises:
-        CdfssError: when there is none, a file is of an older version, an episode is there twice, or
-            rows are of pictures of several sizes.
+        CdfssError: when there is none, a file is damaged or of an older version, an episode is there
+            twice, or files do not belong together (`provenance.must_agree`).
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
@@ -78,34 +85,27 @@ def load(paths) -> pd.DataFrame:
     files = [file for file in files if file.is_file()]
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
-    tables, sizes = [], {}
+    tables, made = [], {}
     for file in files:
-        table = pq.read_table(file)
-        size = _facts(table.schema).get("settings", {}).get("image_size")
-        if size is not None:
-            sizes[size] = file
-        tables.append(table.replace_schema_metadata())
+        table = provenance.read_table(file)
+        made[file] = provenance.facts(table.schema)
         lacks = [name for name in SCHEMA.names if name not in table.column_names]
         if lacks:
             raise CdfssError(
-                f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. Make "
-                "the rows again: snakemake -R evaluate evaluate_trivial"
+                f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. To "
+                f"make the rows anew, {again('evaluate', 'evaluate_trivial')}"
             )
-    if len(sizes) > 1:
-        named = "; ".join(f"{file} of {size} px" for size, file in sizes.items())
-        raise CdfssError(
-            f"rows of pictures of several sizes: {named}. Load one run at a time, and remove files that "
-            "an earlier configuration left behind"
-        )
+        # Rows of version 0.1 hold what is in files of its own now.
+        tables.append(table.select(SCHEMA.names).replace_schema_metadata())
+    provenance.must_agree(made)
     rows = pa.concat_tables(tables).to_pandas()
-    key = ["domain", "variant", "shot", "seed", "episode"]
-    twice = rows[rows.duplicated(key)]
+    twice = rows[rows.duplicated(KEY)]
     if len(twice):
         first = twice.iloc[0]
         held = [
             str(file)
             for file, table in zip(files, tables)
-            if any(all(row[k] == first[k] for k in key) for row in table.select(key).to_pylist())
+            if any(all(row[k] == first[k] for k in KEY) for row in table.select(KEY).to_pylist())
         ]
         raise CdfssError(
             f"episode {first.episode} of {first.domain}, {first.variant}, {first.shot}-shot, seed "
@@ -117,12 +117,30 @@ def load(paths) -> pd.DataFrame:
 
 def _holds_rows(file: Path) -> bool:
     """Whether a file has evaluation rows, not predictions or measurements."""
-    return {"variant", "intersection_foreground"} <= set(pq.read_schema(file).names)
+    return {"variant", "intersection_foreground"} <= set(provenance.read_schema(file).names)
 
 
 def load_listed(paths) -> pd.DataFrame | None:
     """`load` of a list of files; None for an empty list, where a run has no variant of some kind."""
     return load(paths) if list(paths) else None
+
+
+def with_cost(rows: pd.DataFrame, paths) -> pd.DataFrame:
+    """Rows with the columns of COST, from the files of the same jobs.
+
+    Raises:
+        CdfssError: when they are of other episodes.
+    """
+    cost = pa.concat_tables(provenance.read_table(p).replace_schema_metadata() for p in paths).to_pandas()
+    both = rows.merge(cost, on=KEY, how="left", validate="one_to_one")
+    lacking = both[both["seconds"].isna()]
+    if len(lacking):
+        first = ", ".join(str(lacking.iloc[0][key]) for key in KEY)
+        raise CdfssError(
+            f"{len(lacking)} rows have no seconds, first {first}; their files in cost/ are of other "
+            f"episodes. To make both anew, {again('evaluate', 'evaluate_trivial')}"
+        )
+    return both
 
 
 def facts(path: str | Path) -> dict:
@@ -131,26 +149,31 @@ def facts(path: str | Path) -> dict:
     Raises:
         CdfssError: when it has none.
     """
-    found = _facts(pq.read_schema(path))
+    found = provenance.facts(provenance.read_schema(path))
     if not found:
         raise CdfssError(
-            f"{path} does not say what it was made from: it was made by an older version of cdfss. Make "
-            "it again: snakemake -R evaluate evaluate_trivial"
+            f"{path} does not say what it was made from: it was made by an older version of cdfss. To "
+            f"make it anew, {again('evaluate', 'evaluate_trivial')}"
         )
     return found
-
-
-def _facts(schema: pa.Schema) -> dict:
-    return json.loads((schema.metadata or {}).get(b"cdfss", b"{}"))
 
 
 def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
     """Predicted masks (S, S) bool by episode, of all or of some episodes."""
     masks, wanted = {}, None if episodes is None else [("episode", "in", list(episodes))]
     for path in paths:
-        for row in pq.read_table(path, filters=wanted).to_pylist():
-            with Image.open(io.BytesIO(row["mask"])) as image:
-                masks[row["episode"]] = np.array(image).astype(bool)
+        try:
+            for row in provenance.read_table(path, filters=wanted).to_pylist():
+                with Image.open(io.BytesIO(row["mask"])) as image:
+                    masks[row["episode"]] = np.array(image).astype(bool)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            SyntaxError,
+            TypeError,
+        ) as error:  # Pillow's for a bad picture
+            raise provenance.damaged(path, error) from error
     return masks
 
 

@@ -6,25 +6,29 @@ on query masks with void pixels as background. The checkpoint is the epoch with 
 mIoU on the validation episodes.
 """
 
+import os
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cdfss import backbones, checkpoints, devices, metrics
+from cdfss import backbones, checkpoints, devices, metrics, provenance
 from cdfss.configuration import digest
 from cdfss.datasets import index
 from cdfss.datasets.index import Index
 from cdfss.episodes import sample
-from cdfss.files import file_hash, replacing
+from cdfss.files import replacing
 from cdfss.hsnet import HSNet, resize_logits
 from cdfss.pictures import normalise
-from cdfss.progress import Progress
+from cdfss.precision import precision
+from cdfss.progress import Progress, clock
 
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch
 
@@ -96,6 +100,7 @@ class Batches:
             picture, mask, void = map(
                 torch.from_numpy, self.pictures.read(self.pictures.rows.loc[row], self.size)
             )
+            picture, mask, void = (part.to(self.device) for part in (picture, mask, void))
             self.kept[row] = self._features(picture[None]), mask, void
         return self.kept[row]
 
@@ -139,10 +144,11 @@ def train(
 
     Args:
         settings: `Configuration.source_settings`.
+        source: all of its rows are trained on.
         episodes: 1-shot validation episodes of `validation`.
         weights: ImageNet file of the backbone, or "imagenet".
         checkpoint, history: files to write, the history as parquet: epoch, train_loss,
-            train_miou, validation_miou (0..1), seconds.
+            train_miou, validation_miou (0..1).
         cache: bytes of frozen features that may be kept, of source and validation together.
         workers: processes that load pictures where features are not kept; 0 loads in this one.
         compile_mixing: whether `HypercorrelationLearner.compile_mixing` is called.
@@ -158,7 +164,7 @@ def train(
         model.learner.compile_mixing()
     optimiser = torch.optim.Adam(model.learner.parameters(), lr=settings["learning_rate"])
     state = _State(Path(state_folder) / "state.pt", model, optimiser)
-    rows = source.of_split("trn")
+    rows = source.rows
     validation_pairs = np.array([[e.query_row, e.support_rows[0]] for e in episodes.itertuples()])
     size = settings["image_size"]
     batches = Batches(model, source, rows.index, size, cache, workers)
@@ -182,20 +188,25 @@ def train(
                 state.save()
                 saved = time.monotonic()
         validated = validate(model, validation_batches, validation_pairs, settings["batch_size"])
-        state.finish_epoch(validated, time.monotonic() - begin)
+        state.finish_epoch(validated)
         print(
-            f"epoch {state.epoch} of {settings['epochs']}: loss {state.history[-1]['train_loss']:.4f}, "
+            f"epoch {state.epoch} of {settings['epochs']}, {clock(time.monotonic() - begin)}: loss "
+            f"{state.history[-1]['train_loss']:.4f}, "
             f"source mIoU {100 * state.history[-1]['train_miou']:.1f}, validation mIoU "
             f"{100 * validated:.1f}, best {100 * state.best:.1f} (epoch {state.best_epoch})",
             flush=True,
         )
         state.save()
     frame = pd.DataFrame(state.history)
-    facts = {"settings": settings, "epoch": state.best_epoch, "validation_miou": state.best}
+    facts = {"settings": settings, "device": device.type, "source": source.identity}
+    facts |= {"validation": validation.identity, "kind": "training", "code": provenance.code("training")}
     learner = {f"learner.{key}": value for key, value in state.best_learner.items()}
-    checkpoints.save(checkpoint, learner, settings["backbone"], facts)
+    best = {"epoch": state.best_epoch, "validation_miou": state.best}
+    checkpoints.save(checkpoint, learner, settings["backbone"], facts | best)
+    facts |= provenance.made_with("torch") | {"checkpoint": checkpoints.identity(checkpoint)}
     with replacing(history) as temporary:
-        frame.to_parquet(temporary)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(provenance.with_facts(table, facts), temporary)
     return frame
 
 
@@ -233,8 +244,7 @@ class _State:
         self.counts: dict[int, np.ndarray] = {}  # class -> foreground intersection and union
         self.history: list[dict] = []
         self.best, self.best_epoch, self.best_learner = -1.0, 0, {}
-        if path.is_file():
-            self._load()
+        self._load()
 
     PLAIN = ("epoch", "step", "seen", "seconds", "loss", "history", "best", "best_epoch")
 
@@ -245,7 +255,7 @@ class _State:
         for c, i, u in zip(class_ids.tolist(), intersection[:, 1], union[:, 1], strict=True):
             self.counts[c] = self.counts.get(c, np.zeros(2, int)) + np.array((i, u))
 
-    def finish_epoch(self, validated: float, seconds: float) -> None:
+    def finish_epoch(self, validated: float) -> None:
         self.epoch += 1
         self.history.append(
             {
@@ -253,7 +263,6 @@ class _State:
                 "train_loss": self.loss / self.seen,
                 "train_miou": float(np.mean([i / max(u, 1) for i, u in self.counts.values()])),
                 "validation_miou": validated,
-                "seconds": seconds,
             }
         )
         if validated > self.best:
@@ -271,15 +280,41 @@ class _State:
         values["best_learner"] = self.best_learner
         with replacing(self.path) as temporary:
             torch.save(values, temporary)
+            if self.path.exists():
+                os.replace(self.path, self.before)
+
+    @property
+    def before(self) -> Path:
+        """The state before the last one, for when that turns out to be broken."""
+        return self.path.with_name("before.pt")
 
     def _load(self) -> None:
-        values = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name in self.PLAIN:
-            setattr(self, name, values[name])
-        self.counts = {c: np.array(v) for c, v in values["counts"].items()}
+        """Take the last state that can be read; a broken one is set aside."""
+        for path in (self.path, self.before):
+            if not path.is_file():
+                continue
+            try:
+                self._take(torch.load(path, map_location="cpu", weights_only=True))
+                return
+            except Exception as error:  # torch and pickle raise many kinds for a broken file
+                if isinstance(error, OSError) or devices.ran_out_of_memory(error):
+                    raise  # of the machine; the file may well be whole
+                aside = path.with_suffix(".broken")
+                os.replace(path, aside)
+                print(
+                    f"the state of the source training cannot be read ({type(error).__name__}) and was set "
+                    f"aside as {aside}; going on from an earlier one, or from the start",
+                    flush=True,
+                )
+
+    def _take(self, values: dict) -> None:
+        plain = {name: values[name] for name in self.PLAIN}
+        counts = {c: np.array(v) for c, v in values["counts"].items()}
+        best = values["best_learner"]
         self.learner.load_state_dict(values["learner"])
         self.optimiser.load_state_dict(values["optimiser"])
-        self.best_learner = values["best_learner"]
+        self.__dict__ |= plain
+        self.counts, self.best_learner = counts, best
         print(f"resuming source training after epoch {self.epoch}, batch {self.step}", flush=True)
 
 
@@ -308,10 +343,10 @@ def run(
     listed = sample(
         validation, split=wanted["split"], shot=1, seed=settings["seed"], number=wanted["episodes"]
     )
-    inputs = [file_hash(path) for path in (source_path, validation_path)]
+    inputs = [source.identity, validation.identity, provenance.code("training")]
     key = digest([settings, inputs, torch.__version__])
     folder = Path(state_folder) / key
-    with devices.device(compute["device"]) as chosen, devices.precision(settings["precision"], chosen):
+    with devices.device(compute["device"]) as chosen, precision(settings["precision"], chosen):
         train(
             settings,
             source,

@@ -8,7 +8,6 @@ from conftest import episode_of
 from reference import array, disks, fill, images, keys, numbers, relative_error
 
 from cdfss import CdfssError, HSNet, adapt, checkpoints
-from cdfss.files import file_hash
 
 KINDS = {
     "hsnet": {},
@@ -159,8 +158,9 @@ def test_other_files_are_refused(tmp_path, published, case):
 def test_a_pickle_that_is_more_than_tensors_is_refused_and_not_run(tmp_path, published, capsys):
     torch.save(published | {"unsafe": Unsafe()}, tmp_path / "m.pt")
     for read in (checkpoints.load, checkpoints.load_published):
-        with pytest.raises(CdfssError, match="cannot read it as a file of tensors"):
+        with pytest.raises(CdfssError, match="cannot read it as a file of tensors") as error:
             read(tmp_path / "m.pt", "resnet18")
+        assert "weights_only" not in str(error.value)  # torch advises to load it unsafely
     assert "ran" not in capsys.readouterr().out
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(CdfssError, match="holds a list"):
@@ -216,8 +216,32 @@ def test_a_published_file_is_taken_as_source_with_its_backbone(tmp_path, publish
     ours = checkpoints.build(tmp_path / "c.safetensors", "resnet18", None, image_size=64)
     for key, value in model_of().state_dict().items():
         assert torch.equal(ours.state_dict()[key], value)
-    identity = json.loads((tmp_path / "c.json").read_text())
-    assert identity["sha256"] == file_hash(tmp_path / "c.safetensors")
+    identity = json.loads((tmp_path / "c.json").read_text())["identity"]
+    assert identity == checkpoints.identity(tmp_path / "c.safetensors")
+    # Of the weights alone: who wrote them, and when, makes no other model.
+    state = {key: value.clone() for key, value in model_of().state_dict().items()}
+    checkpoints.save(tmp_path / "d.safetensors", state, "resnet18", {"note": "another day"})
+    assert checkpoints.identity(tmp_path / "d.safetensors") == identity
+    state["learner.decoder2.2.bias"] += 1
+    checkpoints.save(tmp_path / "d.safetensors", state, "resnet18", {})
+    assert checkpoints.identity(tmp_path / "d.safetensors") != identity
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_other_kinds_are_refused_and_not_converted(kind, tmp_path, published):
+    published |= {"hpn_learner.decoder2.2.bias": torch.zeros(2, dtype=kind)}
+    torch.save(published, tmp_path / "m.pt")
+    with pytest.raises(CdfssError, match=r"other kinds than floating point: .*decoder2\.2\.bias \(torch"):
+        checkpoints.load(tmp_path / "m.pt", "resnet18")
+
+
+@pytest.mark.parametrize("metadata", [{"cdfss": "{"}, {"cdfss": "[]"}, {"cdfss": "3"}, {}])
+def test_our_file_with_broken_metadata_is_refused(metadata, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors", metadata)
+    with pytest.raises(CdfssError, match=r"cannot read it|is no cdfss-hsnet-1 file"):
+        checkpoints.load(tmp_path / "c.safetensors", "resnet18")
 
 
 def test_a_file_with_modules_is_no_source(tmp_path):

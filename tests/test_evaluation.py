@@ -35,9 +35,10 @@ def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     model = evaluation.build_model(settings, checkpoint, None, CPU)
     predictor = evaluation.predict_hsnet(model, settings, CPU)
     listed = data[1] if listed is None else listed
-    size = evaluation.BatchSize(settings, at_once, CPU)
-    rows, masks = evaluation.evaluate(settings, data[0], listed, predictor, size)
-    return pd.DataFrame(rows).drop(columns=["seconds", "peak_memory_mb"]), masks
+    size = evaluation.BatchSize(settings, 1, CPU)
+    size.number = at_once  # a processor takes 1
+    rows, _, masks = evaluation.evaluate(settings, data[0], listed, predictor, size)
+    return pd.DataFrame(rows), masks
 
 
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
@@ -85,10 +86,14 @@ def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
 
 def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
     rows, masks = rows_of("apm_m_acpa", checkpoint, data)
-    records = rows.assign(seconds=0.5, peak_memory_mb=1.0).to_dict("records")
-    facts = evaluation.origin_of_model(settings_of("apm_m_acpa"), checkpoint, CPU)
-    evaluation.save(records, masks, facts, tmp_path / "rows" / "r.parquet", tmp_path / "p.parquet")
+    records = rows.to_dict("records")
+    costs = [{key: row[key] for key in results.KEY} | {"seconds": 0.5, "device": "cpu"} for row in records]
+    facts = evaluation.origin(settings_of("apm_m_acpa"), *data)
+    facts |= evaluation.origin_of_model(settings_of("apm_m_acpa"), checkpoint, None, CPU)
+    paths = [tmp_path / name for name in ("rows/r.parquet", "p.parquet", "c.parquet")]
+    evaluation.save((records, costs, masks), facts, *paths)
     loaded = results.load(tmp_path)
+    assert results.with_cost(loaded, paths[2:])["seconds"].eq(0.5).all()
     assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()
     assert [list(s) for s in loaded["supports"]] == rows["supports"].tolist()
     assert results.facts(tmp_path / "rows" / "r.parquet")["settings"] == settings_of("apm_m_acpa")
@@ -128,8 +133,9 @@ def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data)
 
 def test_what_cannot_be_batched_is_not():
     for variant, expected in (("cumulative", 1), ("fine_tuning", 1), ("apm_m_acpa", 8)):
-        assert evaluation.BatchSize(settings_of(variant), 8, CPU).number == expected
-        assert evaluation.BatchSize(settings_of(variant), "auto", CPU).number == 1
+        assert evaluation.BatchSize(settings_of(variant), 8, torch.device("cuda")).number == expected
+        for wanted in (8, "auto"):  # rows of a processor do not depend on it
+            assert evaluation.BatchSize(settings_of(variant), wanted, CPU).number == 1
 
 
 def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
@@ -157,17 +163,18 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_episode_is_lost(data, capsys
     def predictor(queries, supports, masks):
         sizes.append(len(queries))
         if len(queries) > 1:
-            raise torch.OutOfMemoryError("too much")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return masks[:, 0].astype(np.uint8), np.zeros((len(queries), 2))
 
     settings = settings_of("apm_m_acpa")
-    at_once = evaluation.BatchSize(settings, 4, CPU)
-    rows, _ = evaluation.evaluate(settings, *data, predictor, at_once)
+    at_once = evaluation.BatchSize(settings, 1, CPU)
+    at_once.number = 4
+    rows, *_ = evaluation.evaluate(settings, *data, predictor, at_once)
     assert sizes == [4, 2, 1, 1, 1, 1]
     assert [row["query"] for row in rows] == data[1]["query"].tolist()
     assert "going on with 2" in capsys.readouterr().out
     with pytest.raises(CdfssError, match="with a single episode"):
-        at_once.too_large(1, torch.OutOfMemoryError("too much"))
+        at_once.too_large(1, "too much")
 
 
 def test_episodes_that_fit_into_memory():

@@ -46,7 +46,10 @@ def made(tmp_path, pictured):
         tables.cost_table(evaluated, SETTINGS),
     ]
     for table in made:
-        paths = {kind: tmp_path / f"table{table.number}.{kind}" for kind in ("md", "csv", "tex", "html")}
+        paths = {
+            kind: tmp_path / f"table{table.number}.{kind}"
+            for kind in ("md", "csv", "tex", "html", "origin")
+        }
         tables.write(table, paths)
     figure = tmp_path / "x" / "figures" / "class_iou.png"
     style.save(rows.class_iou(evaluated, SETTINGS), [figure, figure.with_suffix(".svg")])

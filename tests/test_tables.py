@@ -348,7 +348,7 @@ def test_tables_of_features_quote_the_paper():
 
 
 def test_the_files_say_the_same(tmp_path):
-    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html")}
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html", "origin")}
     tables.write(tables.main_table(pd.DataFrame(rows()), SETTINGS), paths)
     texts = {kind: path.read_text() for kind, path in paths.items()}
     assert texts["md"].startswith("# Demo: Table 1. ")
@@ -370,7 +370,7 @@ def test_the_files_say_the_same(tmp_path):
 def test_signs_of_the_formats_are_escaped(tmp_path):
     variants = {"baseline": {"title": "A | B & C_1 <b>"}}
     settings = table_settings(variants, shots=[1], title="50 % & more")
-    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html")}
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("md", "csv", "tex", "html", "origin")}
     tables.write(tables.main_table(pd.DataFrame(rows(variants=("baseline",), shots=(1,))), settings), paths)
     assert "A \\| B & C_1 \\<b>" in paths["md"].read_text()
     latex = paths["tex"].read_text()
@@ -398,7 +398,10 @@ def test_rows_and_predictions_survive_their_files(tmp_path):
     for size in (32, 64):
         facts = {"settings": {"image_size": size}}
         results.save(lines[size // 32 :][:1], tmp_path / "y" / f"{size}.parquet", facts)
-    with pytest.raises(CdfssError, match=r"several sizes: .*32\.parquet of 32 px; .*64\.parquet of 64 px"):
+    with pytest.raises(
+        CdfssError,
+        match=r"image sizes differ \(32 in 1 files; 64 in 1 files\)\. The older 1: .*32\.parquet",
+    ):
         results.load(tmp_path / "y")
     pd.DataFrame(lines).to_parquet(tmp_path / "own.parquet")
     assert len(results.load(tmp_path / "own.parquet")) == len(lines)
@@ -532,7 +535,7 @@ def test_devices_are_not_mixed():
 
 
 def test_rows_of_an_older_version_are_refused(tmp_path):
-    old = pd.DataFrame(rows()[:2]).drop(columns=["device", "parameters_tuned"])
+    old = pd.DataFrame(rows()[:2]).drop(columns=["steps", "parameters_tuned"])
     old.to_parquet(tmp_path / "old.parquet")
-    with pytest.raises(CdfssError, match="has no column parameters_tuned, device: it was made by an older"):
+    with pytest.raises(CdfssError, match="has no column steps, parameters_tuned: it was made by an older"):
         results.load([tmp_path / "old.parquet"])

@@ -91,15 +91,38 @@ def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
     assert status == 0, output
     assert "resuming source training" in output
     assert (whole / "c.safetensors").read_bytes() == (broken / "c.safetensors").read_bytes()
-    first, second = (
-        pd.read_parquet(f / "history.parquet").drop(columns="seconds") for f in (whole, broken)
-    )
+    first, second = (pd.read_parquet(f / "history.parquet") for f in (whole, broken))
+    assert (whole / "history.parquet").read_bytes() == (broken / "history.parquet").read_bytes()
     pd.testing.assert_frame_equal(first, second, check_exact=True)
     assert first["epoch"].tolist() == [1, 2, 3]
     assert first["train_loss"].iloc[-1] < first["train_loss"].iloc[0]
     assert not list(broken.glob("state/*/state.pt"))
     chosen = checkpoints.build(whole / "c.safetensors", "efficientnet_lite0", None, image_size=64)
     assert not any(p.requires_grad for p in chosen.parameters())
+
+
+def damage(how, state):
+    content = state.read_bytes()
+    state.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "zeros": bytes(5000)}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "zeros"])
+def test_a_broken_state_is_set_aside_and_training_goes_on_from_the_one_before(how, tmp_path, source):
+    def broken(*paths):
+        model = HSNet("efficientnet_lite0", image_size=64)
+        optimiser = torch.optim.Adam(model.learner.parameters(), 1e-3)
+        for path in paths:
+            damage(how, path)
+        return training._State(tmp_path / "state.pt", model, optimiser)
+
+    state = broken()
+    for step in (1, 2):
+        state.step = step
+        state.save()
+    assert broken().step == 2
+    assert broken(tmp_path / "state.pt").step == 1  # one of the two is lost, not the training
+    assert (tmp_path / "state.broken").exists()
+    assert broken(tmp_path / "before.pt").step == 0
 
 
 def test_an_epoch_depends_on_seed_and_number_alone():

@@ -3,13 +3,17 @@
 Columns of `index.parquet`, rows in the protocol's order (split lists or classes, then paths as
 strings): image, mask (paths relative to `root`), mask_value (class value in an index mask, null
 for a binary mask), class_id (from 0), class_name, split, height, width (pixels), foreground
-(fraction of the picture). File metadata: name, format, root and what was counted on the way.
+(fraction of the picture), image_sha256, mask_sha256 (of the files). File metadata: name, format,
+root, how pictures are read, the index's identity, and what was counted on the way.
 """
 
+import hashlib
+import io
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +21,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdfss.datasets import chestxray, deepglobe, folder, fss1000, isic2018, pascal
-from cdfss.datasets.listing import Listing, Pair, Problem
+from cdfss import provenance
+from cdfss.datasets import tracking
+from cdfss.datasets.listing import Pair, Problem, in_processes
 from cdfss.datasets.pictures import (
     VOID,
+    Reading,
     binary_foreground,
+    file_bytes,
+    image_size,
     index_values,
+    nearest,
     read_image,
     read_mask,
 )
-from cdfss.errors import CdfssError
+from cdfss.datasets.places import prepared, root_of
+from cdfss.datasets.readers import READERS, base_of
+from cdfss.errors import CdfssError, again
 from cdfss.files import replacing
 from cdfss.progress import Progress
-
-READERS = {
-    "pascal": pascal,
-    "fss1000": fss1000,
-    "deepglobe": deepglobe,
-    "isic2018": isic2018,
-    "chestxray": chestxray,
-    "folder": folder,
-}
 
 SCHEMA = pa.schema(
     [
@@ -50,6 +52,8 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("foreground", pa.float32()),
+        ("image_sha256", pa.string()),
+        ("mask_sha256", pa.string()),
     ]
 )
 
@@ -61,12 +65,25 @@ class Index:
     Attributes:
         rows: DataFrame with the columns of SCHEMA.
         root: folder that the paths are relative to.
+        reading: how its pictures are read.
     """
 
     name: str
     format: str
     root: Path
     rows: pd.DataFrame
+    reading: Reading = field(default_factory=Reading)
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stand for classes, order and content of all pictures.
+
+        Not for where they lie, so that a copy has the same.
+        """
+        rows = self.rows.astype(object).where(self.rows.notna(), None)
+        lines = rows[[name for name in SCHEMA.names if name != "foreground"]].itertuples(name=None)
+        text = repr((self.reading.own, self.reading.value_range)) + "\n".join(map(str, lines))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def of_split(self, split: str) -> pd.DataFrame:
         """Rows of one split in order.
@@ -90,7 +107,7 @@ class Index:
         if found.empty:
             raise CdfssError(
                 f"{self.name}: the index has no picture {image} of class {class_id}, which rows name; they "
-                "are of other data. Make them again: snakemake -R evaluate evaluate_trivial features"
+                f"are of other data. To make them anew, {again('evaluate', 'evaluate_trivial', 'features')}"
             )
         return found.iloc[0]
 
@@ -98,78 +115,96 @@ class Index:
         """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.
 
         Raises:
-            CdfssError: when a file is no longer what was indexed.
+            CdfssError: when a file is no longer what was indexed, by its content.
         """
         value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
+        image, mask = (self._content(row[kind], row[f"{kind}_sha256"]) for kind in ("image", "mask"))
         try:
-            image = read_image(self.root / row["image"], size)
-            return image, *read_mask(self.root / row["mask"], value, size)
-        except Exception as error:  # PIL raises many kinds
-            raise CdfssError(
-                f"{self.name}: {row['image']} or its mask {row['mask']} in {self.root} cannot be read "
-                f"any more ({error}); it could when the index was made. Restore it, or make the index "
-                "again: snakemake -R index"
-            ) from error
+            return read_image(image, size, self.reading), *read_mask(mask, value, size, self.reading)
+        except (ValueError, OSError) as error:
+            raise CdfssError(f"{self.name}: {row['image']} or its mask cannot be read: {error}") from error
+
+    def _content(self, path: str, sha256: str) -> io.BytesIO:
+        try:
+            content = file_bytes(self.root / path, self.reading)
+        except (ValueError, OSError) as error:
+            raise self._changed(path, f"cannot be read any more ({error})") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise self._changed(path, "has another content than when it was indexed")
+        return io.BytesIO(content)
+
+    def _changed(self, path: str, what: str) -> CdfssError:
+        return CdfssError(
+            f"{self.name}: {path} in {self.root} {what}. Restore it; or to make the index anew, and what "
+            f"depends on it, {again('index')}"
+        )
 
 
 def load(path: str | Path) -> Index:
-    """Read an index file."""
-    table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[b"cdfss"])
-    return Index(facts["name"], facts["format"], Path(facts["root"]), table.to_pandas())
+    """Read an index file.
 
-
-def save(index: Index, path: str | Path, notes: dict) -> None:
-    """Write an index file; `notes` go into its metadata."""
-    facts = {"name": index.name, "format": index.format, "root": str(index.root), **notes}
-    table = pa.Table.from_pandas(index.rows, SCHEMA, preserve_index=False)
-    table = table.replace_schema_metadata({"cdfss": json.dumps(facts)})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def root_of(settings: dict) -> Path:
-    """Where a data set's raw files are, or will be after download or generation."""
-    if settings["root"] is not None:
-        return Path(settings["root"])
-    return Path(settings["folder"]) / settings["name"] / "raw"
-
-
-def list_raw(settings: dict) -> Listing:
-    """Pairs of a raw data set by names and lists alone, without opening a picture.
+    Its pictures are looked for where they lay when it was made, or when a run last found them unchanged.
 
     Raises:
-        CdfssError: when the folder or its layout is not there.
+        CdfssError: when it is damaged, of an older version, or names files outside of its root.
     """
-    root = root_of(settings)
-    _must_exist(root, settings)
-    return READERS[settings["format"]].list_pairs(root, settings)
+    table = provenance.read_table(path)
+    facts, rows = provenance.facts(table.schema), table.to_pandas()
+    if "reading" not in facts or set(SCHEMA.names) - set(rows.columns):
+        raise CdfssError(
+            f"{path} was made by an older version of cdfss, or is no index. To make it anew, "
+            f"{again('index')}"
+        )
+    for file in pd.concat([rows["image"], rows["mask"]]).unique():
+        if file.startswith(("/", "\\")) or ".." in Path(file).parts:
+            raise CdfssError(
+                f"{path} names {file!r}, which lies outside of its root; it was edited. To make it "
+                f"anew, {again('index')}"
+            )
+    # Pieces that were made from raw files lie where they did relative to the index, if all was moved.
+    beside = (Path(path).parent / facts["beside"]).resolve()
+    root = beside if facts["below"] is None and beside.is_dir() else Path(facts["root"])
+    moved = tracking.root_recorded(path)
+    if facts["below"] is not None and moved is not None:
+        root = Path(moved) / facts["below"]
+    return Index(facts["name"], facts["format"], root, rows, Reading(**facts["reading"]))
+
+
+def save(index: Index, path: str | Path, facts: dict) -> None:
+    """Write an index file; `facts` go into its metadata."""
+    facts = {"name": index.name, "format": index.format, "root": str(index.root), **facts}
+    facts |= {"reading": asdict(index.reading), "identity": index.identity}
+    facts |= {"beside": os.path.relpath(index.root, Path(path).parent.resolve())}
+    facts |= provenance.made_with("numpy", "pillow")
+    table = pa.Table.from_pandas(index.rows, SCHEMA, preserve_index=False)
+    with replacing(path) as temporary:
+        pq.write_table(provenance.with_facts(table, facts), temporary)
 
 
 def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Index:
-    """Prepare a raw data set where its format asks for it, open every pair, write the index.
+    """Prepare a raw data set where its format asks for it, open every pair of a split, write the index.
 
     Args:
-        settings: `Configuration.index_settings`.
-        path: of the index file.
+        settings: `Configuration.index_settings` and `Configuration.place_of`; without a split all.
+        path: of the index file; a record of the files is written beside it (`tracking`).
         threads: processes that open pictures.
         log: takes lines of text.
 
     Raises:
         CdfssError: lists all bad files, unless on_bad_pair is "skip".
     """
-    reader = READERS[settings["format"]]
-    name, root = settings["name"], root_of(settings)
-    _must_exist(root, settings)
-    problems, notes = [], {}
-    if hasattr(reader, "prepare"):
-        prepared = Path(settings["folder"]) / name / "prepared"
-        root, problems, notes = reader.prepare(
-            root.resolve(), prepared.resolve(), settings | {"threads": threads}, log
-        )
-    root = root.resolve()
+    reader, name, split = READERS[settings["format"]], settings["name"], settings.get("split")
+    raw, base, before = root_of(settings).resolve(), base_of(settings), tracking.look(settings)
+    problems, notes, root = [], {}, base and base.resolve()
+    if root is None:
+        root = prepared(settings).resolve()
+        problems, notes = _prepare(raw, root, settings | {"threads": threads}, log)
     listing = reader.list_pairs(root, settings)
-    rows, bad = _open_all(listing.pairs, root, name, threads)
+    pairs = [pair for pair in listing.pairs if split in (None, pair.split)]
+    if listing.pairs and not pairs:
+        there = ", ".join(sorted({pair.split for pair in listing.pairs}))
+        raise CdfssError(f"{name}: split {split!r} is empty; there are {there}")
+    rows, bad = _open_all(pairs, root, settings, threads)
     problems = problems + listing.problems + bad
     if settings["format"] == "folder":  # the public sets are taken as published
         rows, empty = _without_empty_masks(rows)
@@ -187,40 +222,85 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
         log(f"{name}: left out {len(problems)} bad files:\n{report}")
     if not rows:
         raise CdfssError(f"{name}: no usable pair of image and mask in {root}")
-    index = Index(name, settings["format"], root, pd.DataFrame(rows, columns=SCHEMA.names))
-    save(index, path, notes)
+    frame = pd.DataFrame(rows, columns=SCHEMA.names)
+    index = Index(name, settings["format"], root, frame, Reading.of(settings))
+    below = None if base is None else os.path.relpath(root, raw)
+    known = {}
+    if below is not None:
+        for kind in ("image", "mask"):
+            files = (Path(below, file).as_posix() for file in frame[kind])
+            known |= dict(zip(files, frame[f"{kind}_sha256"]))
+    tracking.write(settings, path, before, known)
+    depends = {key: value for key, value in settings.items() if key not in ("root", "folder")}
+    save(index, path, {**notes, "below": below, "settings": depends})
     counted = ", ".join(f"{key.replace('_', ' ')} {number}" for key, number in notes.items())
     log(f"{name}: {index.rows['class_id'].nunique()} classes, {counted}")
     return index
 
 
-def _must_exist(root: Path, settings: dict) -> None:
-    if not root.is_dir():
-        raise CdfssError(f"data.{settings['name']}.root: {root} is not a folder")
+def _prepare(raw: Path, root: Path, settings: dict, log) -> tuple[list[Problem], dict]:
+    """Make what a format has to make from raw files, in `root`, or leave what was made from the same ones.
+
+    Another run may be reading it: it is exchanged as a whole, and only where the raw files changed.
+    """
+    marker = "complete.json"
+    made_from = {"files": tracking.state(settings), "code": provenance.code("preparation")}
+    try:
+        known = json.loads((root / marker).read_text("utf-8"))
+        if known["made from"] == made_from:
+            return [Problem(Path(path), what) for path, what in known["problems"]], known["notes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or not whole
+    partial = root.with_name(f"{root.name}.{os.getpid()}.partial")
+    try:
+        problems, notes = READERS[settings["format"]].prepare(raw, partial, settings, log)
+        known = {"made from": made_from, "notes": notes}
+        known["problems"] = [[str(problem.path), problem.what] for problem in problems]
+        with replacing(partial / marker) as temporary:
+            temporary.write_text(json.dumps(known), "utf-8")
+        shutil.rmtree(root, ignore_errors=True)
+        os.replace(partial, root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return problems, notes
 
 
-def _open_all(pairs: list[Pair], root: Path, name: str, threads: int) -> tuple[list, list[Problem]]:
-    """Index rows of all pairs that can be used, and problems; one file is opened once."""
+def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tuple[list, list[Problem]]:
+    """Index rows of all pairs that can be used, and problems; one file is opened once.
+
+    Args:
+        settings: `Configuration.index_settings`; with format "folder", `image_size` is the size at
+            which masks must still have foreground.
+
+    Returns:
+        Rows with the columns of SCHEMA.
+
+    Raises:
+        CdfssError: when a process was killed.
+    """
     files: dict[tuple[Path, Path], list[Pair]] = {}
     for pair in pairs:
         files.setdefault((pair.image, pair.mask), []).append(pair)
+    reading = Reading.of(settings)
+    size = settings.get("image_size") if reading.own else None
+    tasks = [
+        (root, *key, [pair.mask_value for pair in group], reading, size) for key, group in files.items()
+    ]
     measured, problems = {}, []
-    with ProcessPoolExecutor(threads, multiprocessing.get_context("fork")) as pool:
-        tasks = [(root, *key, [pair.mask_value for pair in group]) for key, group in files.items()]
-        progress = Progress(f"{name}: opening pictures", len(tasks))
-        results = pool.map(_measure, tasks, chunksize=16)
-        for (key, group), result in zip(files.items(), results, strict=True):
-            progress.step()
-            if isinstance(result, str):
-                bad = key[1] if result.startswith("mask ") else key[0]
-                problems.append(Problem(bad, result))
-                continue
-            height, width, shares = result
-            for pair, share in zip(group, shares, strict=True):
-                if pair.mask_value is not None and share == 0:
-                    problems.append(Problem(pair.mask, f"has no pixel of class {pair.class_name}"))
-                else:
-                    measured[pair] = (height, width, share)
+    progress = Progress(f"{settings['name']}: opening pictures", len(tasks))
+    results = in_processes(_measure, tasks, threads, settings["name"])
+    for (key, group), result in zip(files.items(), results, strict=True):
+        progress.step()
+        if isinstance(result, str):
+            bad = key[1] if result.startswith("mask ") else key[0]
+            problems.append(Problem(bad, result))
+            continue
+        height, width, shares, *hashes = result
+        for pair, share in zip(group, shares, strict=True):
+            if pair.mask_value is not None and share == 0:
+                problems.append(Problem(pair.mask, f"has no pixel of class {pair.class_name}"))
+            else:
+                measured[pair] = (height, width, share, *hashes)
     rows = [
         (
             p.image.as_posix(),
@@ -237,36 +317,48 @@ def _open_all(pairs: list[Pair], root: Path, name: str, threads: int) -> tuple[l
     return rows, problems
 
 
-def _measure(task) -> tuple[int, int, list[float]] | str:
-    """Height, width and foreground fractions of one pair, or what is wrong with it."""
-    root, image_path, mask_path, values = task
+def _measure(task) -> tuple[int, int, list[float], str, str] | str:
+    """What one pair of files holds, or in one line what is wrong with it.
+
+    Args:
+        task: root, paths of image and mask, class values, how to read, and the size at which the mask
+            must still have foreground, or None.
+
+    Returns:
+        Height and width in pixels, the foreground fraction for each class value, and the sha256 of
+        both files.
+    """
+    root, image_path, mask_path, values, reading, size = task
     try:
-        height, width = read_image_size(root / image_path)
-    except Exception as error:  # PIL raises many kinds for a bad file
+        content = file_bytes(root / image_path, reading)
+        image_hash = hashlib.sha256(content).hexdigest()
+        height, width = image_size(io.BytesIO(content), reading)
+    except Exception as error:  # the system's too
         return f"image cannot be read: {error}"
     try:
-        read = binary_foreground if values == [None] else index_values
-        labels = read(root / mask_path)
+        content = file_bytes(root / mask_path, reading)
+        mask_hash = hashlib.sha256(content).hexdigest()
+        labels = (binary_foreground if values == [None] else index_values)(io.BytesIO(content), reading)
     except Exception as error:
         return f"mask cannot be read: {error}"
     if labels.shape != (height, width):
+        advice = "download the data set again"
+        if reading.own:
+            advice = "save both as they are to be seen, without an orientation in EXIF,"
         return (
             f"mask is {labels.shape[1]} x {labels.shape[0]} pixels, its image {image_path} "
-            f"{width} x {height}; download the data set again or remove the pair"
+            f"{width} x {height}; {advice} or remove the pair"
         )
     if values == [None]:
-        return height, width, [float(labels.mean())]
+        if size and labels.any() and not nearest(labels, size).any():
+            return (
+                f"mask is lost: its {labels.sum()} foreground pixels vanish at {size} px; cut both "
+                "pictures to a part around them, raise image_size, or remove the pair"
+            )
+        return height, width, [float(labels.mean())], image_hash, mask_hash
     valid = max(int((labels != VOID).sum()), 1)
-    return height, width, [float((labels == value).sum() / valid) for value in values]
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture that has been decoded to its end."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.load()
-        return image.height, image.width
+    shares = [float((labels == value).sum() / valid) for value in values]
+    return height, width, shares, image_hash, mask_hash
 
 
 def _without_empty_masks(rows: list) -> tuple[list, list[Problem]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.patches import Patch
 
-from cdfss import results
+from cdfss import provenance, results
 from cdfss.datasets import index
 from cdfss.figures.style import (
     COLUMN,
@@ -48,6 +48,9 @@ def load_episodes(index_path, rows_paths, prediction_paths, variants, number: in
         variants: names.
     """
     rows, pictures, first = results.load(rows_paths), index.load(index_path), next(iter(variants))
+    made = provenance.facts_of([*rows_paths, *prediction_paths])
+    provenance.must_agree(made)
+    provenance.must_be_of(pictures.identity, made)
     chosen = results.ranked_episodes(rows, first, number)
     masks = results.predictions_by_variant(prediction_paths, variants, chosen)
     iou = 100 * results.iou(rows).set_index(["variant", "episode"])["iou"]

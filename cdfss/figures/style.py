@@ -1,5 +1,6 @@
 """What all figures share: sizes, colours, panels, files."""
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy.ndimage import binary_erosion
 
+from cdfss import provenance
 from cdfss.files import replacing
 
 # Okabe and Ito's colours, told apart with any colour vision.
@@ -43,11 +45,21 @@ matplotlib.rcParams.update(
 )
 
 
-def save(figure, paths) -> None:
-    """Write a figure to every path (SVG, PNG) and close it."""
+def save(figure, paths, made_from=()) -> None:
+    """Write a figure to every path (SVG, PNG), saying in it what it was made from, and close it.
+
+    Args:
+        made_from: files whose `provenance.summary` it is.
+
+    Raises:
+        CdfssError: when these do not belong together.
+    """
+    origin = provenance.summary(made_from)
     for path in map(Path, paths):
         with replacing(path) as temporary:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
+            metadata = {"Description": provenance.in_words(origin)}
+            # A page compares it with that of its tables.
+            metadata |= {"Date": None} if path.suffix == ".svg" else {"Comment": json.dumps(origin)}
             figure.savefig(
                 temporary, format=path.suffix[1:], dpi=200, bbox_inches="tight", metadata=metadata
             )

@@ -1,6 +1,8 @@
 """The tables, from evaluation rows and measurements alone (no torch, no pictures)."""
 
-from cdfss import measurement, results
+from dataclasses import replace
+
+from cdfss import measurement, provenance, results
 from cdfss.tables.cost import cost_table
 from cdfss.tables.features import information_table, similarity_table
 from cdfss.tables.miou import alternatives_table, insertion_table, main_table
@@ -20,11 +22,20 @@ __all__ = [
 ]
 
 
-def of_files(number: int, rows, features, filtered, settings: dict) -> Table:
-    """Table 1 to 6 from files; of those that it does not need the list is empty."""
+def of_files(number: int, rows, features, filtered, cost, settings: dict) -> Table:
+    """Table 1 to 6 from files; of those that it does not need the list is empty.
+
+    Raises:
+        CdfssError: when a file is damaged, or they do not belong together (`provenance.must_agree`).
+    """
+    origin = provenance.summary([*rows, *features, *filtered, *cost])
     if number == 3:
-        return information_table(measurement.load(filtered), measurement.load(features), settings)
-    if number == 4:
-        return similarity_table(measurement.load(features), settings)
-    of_rows = {1: main_table, 2: insertion_table, 5: alternatives_table, 6: cost_table}
-    return of_rows[number](results.load_listed(rows), settings)
+        table = information_table(measurement.load(filtered), measurement.load(features), settings)
+    elif number == 4:
+        table = similarity_table(measurement.load(features), settings)
+    elif number == 6:
+        table = cost_table(results.with_cost(results.load(rows), cost), settings)
+    else:
+        of_rows = {1: main_table, 2: insertion_table, 5: alternatives_table}
+        table = of_rows[number](results.load_listed(rows), settings)
+    return replace(table, origin=origin)

@@ -1,5 +1,6 @@
 """What every table is: sections of cells, numbers in long form, notes; and its four files."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from cdfss import page, statistics
+from cdfss import page, provenance, statistics
 from cdfss.catalogue import TABLES
 from cdfss.files import replacing
 
@@ -49,6 +50,7 @@ class Table:
         title: of the run, then of the table.
         numbers: what the .csv file holds, unrounded.
         notes: what must be known to read it; what the run lacks.
+        origin: `provenance.summary` of the files that it was made from.
     """
 
     number: int
@@ -56,13 +58,14 @@ class Table:
     numbers: pd.DataFrame
     sections: list[Section]
     notes: list[str]
+    origin: dict = field(default_factory=dict)
 
 
 def write(table: Table, paths: dict[str, str | Path]) -> None:
-    """Write a table as Markdown, CSV (long form), LaTeX (booktabs) and a page that sorts.
+    """Write a table as Markdown, CSV (long form), LaTeX (booktabs) and a page that sorts; and its origin.
 
     Args:
-        paths: by "md", "csv", "tex" and "html".
+        paths: by "md", "csv", "tex", "html" and "origin" (JSON, since a CSV file has no place for it).
     """
     markdown = [f"# {_markdown(table.title)}", ""]
     latex = ["% needs \\usepackage{booktabs}"]
@@ -80,8 +83,9 @@ def write(table: Table, paths: dict[str, str | Path]) -> None:
         for sign, command in LATEX_SIGNS.items():
             body = body.replace(sign, command)
         latex += ["\\begin{table}", "\\centering", f"\\caption{{{_latex(caption)}}}", body, "\\end{table}"]
-    markdown += [f"- {_markdown(note)}" for note in table.notes]
-    latex += [f"% {' '.join(note.split())}" for note in table.notes]
+    notes = [*table.notes, provenance.in_words(table.origin)] if table.origin else table.notes
+    markdown += [f"- {_markdown(note)}" for note in notes]
+    latex += [f"% {' '.join(note.split())}" for note in notes]
     with replacing(paths["md"]) as temporary:
         temporary.write_text("\n".join(markdown) + "\n")
     with replacing(paths["tex"]) as temporary:
@@ -91,6 +95,8 @@ def write(table: Table, paths: dict[str, str | Path]) -> None:
     with replacing(paths["csv"]) as temporary:
         numbers = table.numbers if len(table.numbers) else pd.DataFrame(columns=["variant", "domain"])
         numbers.to_csv(temporary, index=False)
+    with replacing(paths["origin"]) as temporary:
+        temporary.write_text(json.dumps({"table": table.number, **table.origin}, indent=1) + "\n")
 
 
 def _markdown(text: str) -> str:

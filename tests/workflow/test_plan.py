@@ -1,5 +1,6 @@
 """What the workflow plans, refuses and runs again; nothing heavy is computed here."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -55,7 +56,7 @@ def test_the_papers_run_is_planned_with_nothing_there(project):
     assert jobs["evaluate"] == 4 * 5 * 2
     assert jobs["evaluate_trivial"] == 4 * 2 * 2
     assert jobs["episodes"] == 4 * 2
-    assert jobs["download"] == jobs["index"] == 5
+    assert (jobs["download"], jobs["index"]) == (5, 6)  # FSS-1000's test and validation split
     assert jobs["source"] == jobs["backbone"] == jobs["page"] == 1
     assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (6, 10, 8)
     assert (jobs["features"], jobs["filtering"]) == (4 * 5, 4)
@@ -124,6 +125,16 @@ def test_a_dry_run_warns_of_what_is_missing(project, monkeypatch):
     assert "missing: data.chestxray: needs a Kaggle account" in output
 
 
+def test_unlocking_says_nothing_of_what_is_missing(project):
+    assert "missing" not in project.run("--unlock", KAGGLE_CONFIG_DIR=str(project.folder))
+
+
+def test_another_working_folder_takes_the_default_beside_the_workflow(project, tmp_path):
+    more = project.write("more.yaml", "shots: [1]\n")
+    arguments = ("--directory", tmp_path / "elsewhere", "--configfile", more)
+    assert project.jobs(*arguments)["evaluate"] == 20
+
+
 def test_a_run_stops_before_its_first_job_and_lists_everything_missing(project, monkeypatch):
     values = yaml.safe_load((project.folder / "config" / "config.yaml").read_text())
     values["data"]["isic2018"]["root"] = "/nowhere/isic"
@@ -190,7 +201,7 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
     assert (project.folder / "results" / "small" / "figures" / "episodes-mine-1shot.png").exists()
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
 
-    # A touched script or picture runs nothing again; a deleted figure comes back alone.
+    # A touched script or picture runs nothing again; a deleted figure comes back with the page alone.
     for path in (project.folder / "workflow" / "scripts").rglob("*.py"):
         path.touch()
     assert project.jobs("--configfile", name) == {}
@@ -201,7 +212,8 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
         ("class_iou.png", "figure"),
     ):
         (figures / file).unlink()
-        assert project.jobs("--configfile", name) == {rule: 1, "all": 1, "total": 2}
+        # With the page, which refuses figures of another state than its tables.
+        assert project.jobs("--configfile", name) == {rule: 1, "page": 1, "all": 1, "total": 3}
         project.run("--cores", "2", "--configfile", name)
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
 
@@ -226,7 +238,7 @@ def test_bad_pictures_stop_the_index_with_a_list_and_no_traceback(project):
     assert "images/1.jpg: image cannot be read" in output
     assert "images/2.jpg: image without a mask" in output
     assert "Traceback" not in output
-    assert "on_bad_pair: skip" in (project.folder / "results/small/logs/index/mine.log").read_text()
+    assert "on_bad_pair: skip" in (project.folder / "results/small/logs/index/mine-test.log").read_text()
 
 
 def test_one_variants_learning_rate_plans_that_variant_alone(project):
@@ -242,7 +254,8 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
         "    (path / 'x' if not path.suffix else path).write_bytes(b'x')\n"
     )
     for path in (project.folder / "workflow" / "scripts").rglob("*.py"):
-        path.write_text(script)
+        if path.name not in ("generate.py", "index.py"):
+            path.write_text(script)
     project.run("--cores", "2", "--configfile", name)
     assert project.jobs("--configfile", name) == {}
     values = yaml.safe_load((project.folder / name).read_text())
@@ -262,6 +275,44 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
     project.write(name, yaml.safe_dump(values, sort_keys=False))
     (project.folder / "results" / "small" / "source" / "checkpoint.safetensors").touch()
     assert project.jobs("--configfile", name) == {}
+
+
+SLOW = """
+import pathlib, time
+begin = time.monotonic()
+time.sleep(1)
+for path in map(pathlib.Path, snakemake.output):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+with open("times", "a") as file:
+    file.write(f"{begin} {time.monotonic()}\\n")
+"""
+
+
+def test_gpu_jobs_are_limited_to_the_gpus_that_there_are(project):
+    own_data(project)
+    name = with_models(project)
+    smi = project.folder / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 'GPU 0: Test (UUID: GPU-00000000-0000-0000-0000-000000000000)'\n")
+    smi.chmod(0o755)
+    path = f"{smi.parent}:{os.environ['PATH']}"
+    several = ("--cores", "4", "--configfile", name, "--resources", "gpu=2")
+    output = project.run(*several, check=False, PATH=path)
+    assert "--resources gpu=2 asks for more GPUs than the 1 that this machine shows" in output
+    assert "use --resources gpu=1: GPU-00000000" in output
+    assert not (project.folder / "results").exists()
+    for script in (project.folder / "workflow" / "scripts").rglob("*.py"):
+        script.write_text(SLOW.replace("\ntime.sleep(1)", "").replace('"times"', "'/dev/null'"))
+    (project.folder / "workflow" / "scripts" / "evaluate.py").write_text(SLOW)
+    # Without the default profile nothing limits them but the workflow itself.
+    rows = [f"results/small/rows/mine/{v}/1shot-seed0/0.parquet" for v in ("baseline", "apm_s", "apm_m")]
+    project.run("--cores", "16", *rows, "--workflow-profile", "none", "--configfile", name, PATH=path)
+    times = sorted(
+        tuple(map(float, line.split())) for line in (project.folder / "times").read_text().split("\n")[:-1]
+    )
+    assert len(times) == 3
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
 
 
 def test_an_existing_checkpoint_replaces_the_training(project):
@@ -317,15 +368,13 @@ def test_an_interrupted_generation_does_not_stop_the_next_run(project):
     values = yaml.safe_load(SMALL)
     values["data"]["lungs"] = {"format": "chestxray", "synthetic": "lungs"}
     values["domains"] = {"lungs": {"episodes": 2}}
-    (project.folder / "data" / "lungs" / "raw").mkdir(parents=True)
+    (project.folder / "data" / "lungs" / "synthetic-lungs" / "raw").mkdir(parents=True)
     name = project.write("c.yaml", yaml.safe_dump(values))
     project.run("--cores", "2", "--configfile", name)
-    # How bad files are treated does not concern what was generated.
+    # How bad files are treated concerns nothing where there are none.
     values["data"]["lungs"]["on_bad_pair"] = "skip"
     project.write(name, yaml.safe_dump(values))
-    jobs = project.jobs("--configfile", name)
-    assert jobs["index"] == 1
-    assert "generate" not in jobs
+    assert project.jobs("--configfile", name) == {}
 
 
 def test_every_rule_on_a_gpu_has_its_partition_in_the_slurm_profile():

@@ -6,7 +6,7 @@ FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]
 
 rule features:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
         identity=rules.source.output.identity,
         checkpoint=ancient(rules.source.output.checkpoint),
@@ -28,6 +28,7 @@ rule features:
         runtime=240,
     params:
         settings=lambda wildcards: run.analysis_settings(wildcards.domain, wildcards.variant),
+        before=before_measurement,
     message:
         "Measuring features of {wildcards.variant} on {wildcards.domain}"
     script:
@@ -36,7 +37,7 @@ rule features:
 
 rule filtering:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
         identity=rules.source.output.identity,
         checkpoint=ancient(rules.source.output.checkpoint),
@@ -56,6 +57,7 @@ rule filtering:
         runtime=240,
     params:
         settings=lambda wildcards: run.filtering_settings(wildcards.domain),
+        before=before_measurement,
     message:
         "Evaluating the source model on filtered pictures of {wildcards.domain}"
     script:

@@ -1,15 +1,11 @@
 # The checked configuration, and what rules share: wildcards, folders, resources.
-import sys
-from pathlib import Path
+import functools
+import itertools
+import json
 
-# cdfss lies beside the Snakefile; it need not be installed to plan.
-sys.path.insert(0, str(Path(workflow.basedir)))
-
-from snakemake.exceptions import WorkflowError
-
-from cdfss import configuration, devices, preflight
+from cdfss import devices, files, preflight
 from cdfss.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
-from cdfss.errors import CdfssError
+from cdfss.datasets import places, tracking
 
 try:
     run = configuration.parse(config)
@@ -32,13 +28,104 @@ wildcard_constraints:
     shot="|".join(map(str, run.shots)),
     seed="|".join(map(str, run.seeds)),
     shard=r"\d+",
+    split="trn|val|test",
+
+
+def index_file(data, split):
+    """The index of one split of a data set."""
+    return f"{FOLDER}/index/{data}/{split}.parquet"
+
+
+def index_of(domain):
+    """The index that a domain's episodes are drawn from."""
+    return index_file(domain, run.domains[domain].split)
+
+
+def main_process():
+    """Whether this is the user's own Snakemake, not the one of a single job."""
+    return workflow.exec_mode == workflow.exec_mode.DEFAULT
+
+
+# What everything before a job depends on is a parameter of the job too. Snakemake takes a job that
+# failed or was killed for one that has run with its new settings; what it should have made is then
+# missing, but nobody asks for it as long as what comes after it is there, from before.
+
+
+@functools.cache
+def pictures_of(data, split):
+    """What an index depends on; another once pictures are edited, added or removed.
+
+    The user's own Snakemake looks at the files and hands down what it found to the jobs, of which there
+    may be thousands on a slow shared file system.
+    """
+    settings, file = run.index_settings(data, split), index_file(data, split)
+    handed = json.loads(os.getenv("CDFSS_PICTURES", "{}"))
+    if main_process() or file not in handed:
+        handed[file] = tracking.key(settings | run.place_of(data), file)
+        os.environ.update(CDFSS_PICTURES=json.dumps(handed))
+    return [settings, handed[file]]
+
+
+def list_of(domain, shot, seed):
+    """What an episode list depends on."""
+    settings = run.episode_settings(domain, int(shot), int(seed))
+    return configuration.digest([settings, pictures_of(domain, run.domains[domain].split)])
+
+
+@functools.cache
+def model():
+    """What the source model depends on."""
+    if not run.models:
+        return ""
+    if run.source.checkpoint:
+        return configuration.digest([run.backbone, files.hash_if_there(run.source.checkpoint)])
+    data = [(run.source.data, configuration.SOURCE_SPLIT)]
+    data.append((run.source.validation.data, run.source.validation.split))
+    return configuration.digest([run.source_settings(), [pictures_of(*pair) for pair in data]])
+
+
+def before_rows(wildcards):
+    """What the rows of a job depend on besides their settings."""
+    list_ = list_of(wildcards.domain, wildcards.shot, wildcards.seed)
+    return [list_, model() if wildcards.variant in run.models else ""]
+
+
+def before_measurement(wildcards):
+    """The same for a measurement."""
+    return [list_of(wildcards.domain, run.shots[0], run.seeds[0]), model()]
+
+
+def before_episodes(wildcards):
+    """What pictures of episodes of one domain and number of shots depend on."""
+    settings = [
+        run.evaluation_settings(wildcards.domain, v, int(wildcards.shot), run.seeds[0])
+        for v in run.pictured
+    ]
+    return configuration.digest(
+        [list_of(wildcards.domain, wildcards.shot, run.seeds[0]), model(), settings]
+    )
+
+
+@functools.cache
+def before(*needs):
+    """What a table or figure of these needs (`catalogue.Entry.needs`) depends on."""
+    found = []
+    for domain, shot, seed in itertools.product(run.domains, run.shots, run.seeds):
+        shown = [name for need in needs for name in run.shown.get(need, [])]
+        found.append(list_of(domain, shot, seed))
+        found += [run.evaluation_settings(domain, name, shot, seed) for name in shown]
+    if "features" in needs:
+        found += [run.analysis_settings(d, v) for d in run.domains for v in run.analysed]
+    if "filtered" in needs:
+        found += [run.filtering_settings(d) for d in run.domains]
+    return configuration.digest([model(), found])
 
 
 def raw_marker(wildcards):
     """The file that says raw data is complete; none for a data set with its own root."""
     if run.data[wildcards.data].root is not None:
         return []
-    return f"{run.folder}/{wildcards.data}/complete.json"
+    return str(places.marker(run.raw_settings(wildcards.data)))
 
 
 def settings_of(wildcards):
@@ -62,29 +149,37 @@ def inputs_of(entry):
     """Files that a table or figure is made from, by kind."""
     shown = [name for need in entry.needs for name in run.shown.get(need, [])]
     lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
-    indexes = expand(f"{FOLDER}/index/{{domain}}.parquet", domain=run.domains)
     features = expand(FEATURES, domain=run.domains, variant=run.analysed)
     filtered = expand(FILTERED, domain=run.domains) if run.models else []
     return {
         "rows": of_variants(ROWS, shown, **lists),
         "features": features if "features" in entry.needs else [],
         "filtered": filtered if "filtered" in entry.needs else [],
-        "index": indexes if "index" in entry.needs else [],
+        "index": list(map(index_of, run.domains)) if "index" in entry.needs else [],
+        "cost": of_variants(COST, run.shown["cost"], **lists) if "cost" in entry.needs else [],
     }
 
 
-def main_process():
-    """Whether this is the user's own Snakemake, not the one of a single job."""
-    return workflow.exec_mode == workflow.exec_mode.DEFAULT
+def gpu_limit():
+    """GPUs that jobs may use at once; None where nothing limits them, as on a cluster."""
+    limit = workflow.global_resources.get("gpu")
+    return getattr(limit, "value", limit)  # Snakemake wraps the number since 9.20
 
 
-if main_process():
-    for line in preflight.warnings(run, GPUS, "gpu" in workflow.global_resources):
+if main_process() and "--unlock" not in sys.argv:
+    # Without a limit every core would start a GPU job; with `--jobs N` they run elsewhere.
+    if gpu_limit() is None and workflow.resource_settings.nodes is None:
+        workflow.register_resource("gpu", max(1, len(devices.visible())))
+    for line in preflight.warnings(run, GPUS, gpu_limit()):
+        logger.warning(line)
+    for line in [*preflight.older_code(FOLDER), *preflight.stale_indexes(run, index_file, pictures_of)]:
         logger.warning(line)
 
 
 onstart:
     # Before the first job of a real run; a dry run plans all the same.
-    problems = preflight.problems(run, here=workflow.local_exec)
+    problems = preflight.problems(run, workflow.local_exec, gpu_limit())
     if problems:
         raise WorkflowError("\n".join(problems))
+    for data, split in run.indexes:
+        tracking.refresh(run.index_settings(data, split) | run.place_of(data), index_file(data, split))

@@ -5,11 +5,11 @@ GENERATED = [n for n, d in run.data.items() if d.synthetic is not None]
 
 rule download:
     output:
-        f"{run.folder}/{{data}}/complete.json",
+        f"{run.folder}/{{data}}/{{origin}}/complete.json",
     log:
-        f"{FOLDER}/logs/download/{{data}}.log",
+        f"{FOLDER}/logs/download/{{data}}-{{origin}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/download/{{data}}.tsv"
+        f"{FOLDER}/benchmarks/download/{{data}}-{{origin}}.tsv"
     wildcard_constraints:
         data="|".join(DOWNLOADED) or "NONE",
     conda:
@@ -28,11 +28,11 @@ rule download:
 
 rule generate:
     output:
-        f"{run.folder}/{{data}}/complete.json",
+        f"{run.folder}/{{data}}/{{origin}}/complete.json",
     log:
-        f"{FOLDER}/logs/generate/{{data}}.log",
+        f"{FOLDER}/logs/generate/{{data}}-{{origin}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/generate/{{data}}.tsv"
+        f"{FOLDER}/benchmarks/generate/{{data}}-{{origin}}.tsv"
     wildcard_constraints:
         data="|".join(GENERATED) or "NONE",
     conda:
@@ -53,11 +53,11 @@ rule index:
     input:
         raw_marker,
     output:
-        f"{FOLDER}/index/{{data}}.parquet",
+        f"{FOLDER}/index/{{data}}/{{split}}.parquet",
     log:
-        f"{FOLDER}/logs/index/{{data}}.log",
+        f"{FOLDER}/logs/index/{{data}}-{{split}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/index/{{data}}.tsv"
+        f"{FOLDER}/benchmarks/index/{{data}}-{{split}}.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -65,16 +65,17 @@ rule index:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=lambda wildcards: run.index_settings(wildcards.data),
+        settings=lambda wildcards: run.index_settings(wildcards.data, wildcards.split),
+        pictures=lambda wildcards: pictures_of(wildcards.data, wildcards.split),
     message:
-        "Preparing and indexing data set {wildcards.data}"
+        "Preparing and indexing data set {wildcards.data}, split {wildcards.split}"
     script:
         "../scripts/index.py"
 
 
 rule episodes:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
     output:
         f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
     log:
@@ -89,6 +90,7 @@ rule episodes:
         runtime=20,
     params:
         settings=lambda w: run.episode_settings(w.domain, int(w.shot), int(w.seed)),
+        before=lambda w: list_of(w.domain, w.shot, w.seed),
     message:
         "Drawing {wildcards.shot}-shot episodes of {wildcards.domain}"
     script:

@@ -2,14 +2,14 @@
 PLACE = "{domain}/{variant}/{shot}shot-seed{seed}/{shard}.parquet"
 ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
+COST = f"{FOLDER}/cost/{PLACE}"  # seconds and memory, which no second run gives again
 JOB = "{domain}-{variant}-{shot}shot-seed{seed}-{shard}"
-AT_ONCE = 1 if run.compute.episodes_at_once == "auto" else run.compute.episodes_at_once
 TRIVIAL = [name for name in run.variants if name not in run.models]
 
 
 rule evaluate:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         episodes=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
         # The small file tells whether the model changed; a touched large one loses no GPU work.
         identity=rules.source.output.identity,
@@ -18,6 +18,7 @@ rule evaluate:
     output:
         rows=ROWS,
         predictions=PREDICTIONS,
+        cost=COST,
     log:
         f"{FOLDER}/logs/evaluate/{JOB}.log",
     benchmark:
@@ -29,10 +30,11 @@ rule evaluate:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=16000 if GPUS else 3000 + 1000 * AT_ONCE,
+        mem_mb=16000 if GPUS else 4000,
         runtime=720,
     params:
         settings=settings_of,
+        before=before_rows,
     message:
         "Evaluating {wildcards.variant} on {wildcards.domain}, {wildcards.shot}-shot"
     script:
@@ -41,11 +43,12 @@ rule evaluate:
 
 rule evaluate_trivial:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         episodes=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
     output:
         rows=ROWS,
         predictions=PREDICTIONS,
+        cost=COST,
     log:
         f"{FOLDER}/logs/evaluate/{JOB}.log",
     benchmark:
@@ -60,6 +63,7 @@ rule evaluate_trivial:
         runtime=60,
     params:
         settings=settings_of,
+        before=before_rows,
     message:
         "Evaluating {wildcards.variant} on {wildcards.domain}, {wildcards.shot}-shot, without a model"
     script:

@@ -28,6 +28,7 @@ rule figure:
         runtime=20,
     params:
         settings=SHOWN,
+        before=lambda wildcards: before(*FIGURES[wildcards.figure].needs),
         caption=lambda wildcards: FIGURES[wildcards.figure].caption,
     message:
         "Drawing {wildcards.figure}"
@@ -59,6 +60,7 @@ if TRAINED:
             runtime=10,
         params:
             caption=TRAINING_HISTORY.caption,
+            before=lambda wildcards: model(),
         message:
             "Plotting the source training"
         script:
@@ -67,7 +69,7 @@ if TRAINED:
 
 rule episode_grid:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
         predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
     output:
@@ -89,6 +91,7 @@ rule episode_grid:
         runtime=20,
     params:
         variants=run.pictured,
+        before=before_episodes,
         caption=EPISODE_GRID.caption,
     message:
         "Drawing episodes of {wildcards.domain}, {wildcards.shot}-shot"
@@ -98,7 +101,7 @@ rule episode_grid:
 
 rule gallery:
     input:
-        index=f"{FOLDER}/index/{{domain}}.parquet",
+        index=lambda wildcards: index_of(wildcards.domain),
         rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
         predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
     output:
@@ -115,16 +118,26 @@ rule gallery:
         runtime=20,
     params:
         variants=run.pictured,
+        before=before_episodes,
     message:
         "Making pictures of {wildcards.domain}, {wildcards.shot}-shot, for the page"
     script:
         "../scripts/gallery.py"
 
 
+ALL_NEEDS = sorted({need for entry in (*TABLES.values(), *FIGURES.values()) for need in entry.needs})
+PAGED = [
+    *expand(f"{FIGURE}.png", figure=FIGURES),
+    *expand(f"{GRID}.png", domain=run.domains, shot=run.shots),
+    *([f"{FOLDER}/figures/training_history.png"] if TRAINED else []),
+]
+
+
 rule page:
     input:
         tables=expand(rules.table.output.html, number=TABLES),
         galleries=expand(GALLERY, domain=run.domains, shot=run.shots),
+        figures=PAGED,
     output:
         "results/index.html",
     log:
@@ -139,10 +152,9 @@ rule page:
         runtime=10,
     params:
         settings=SHOWN,
-        # Linked, not inputs: a figure that is made again concerns no page.
-        figures=expand(f"{FIGURE}.png", figure=FIGURES)
-        + expand(f"{GRID}.png", domain=run.domains, shot=run.shots)
-        + ([f"{FOLDER}/figures/training_history.png"] if TRAINED else []),
+        before=before(
+            *sorted({need for entry in (*TABLES.values(), *FIGURES.values()) for need in entry.needs})
+        ),
     message:
         "Making the page of the run"
     script:

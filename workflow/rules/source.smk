@@ -27,7 +27,8 @@ if run.source.checkpoint:
 
     rule source:
         input:
-            checkpoint=str(run.source.checkpoint),
+            # Its content is a parameter: a touched or copied file loses no GPU work.
+            checkpoint=ancient(str(run.source.checkpoint)),
         output:
             checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
             identity=f"{FOLDER}/source/checkpoint.json",
@@ -43,6 +44,7 @@ if run.source.checkpoint:
             runtime=10,
         params:
             backbone=run.backbone,
+            content=lambda wildcards, input: files.hash_if_there(input.checkpoint),
         message:
             "Taking the source model from {input.checkpoint}"
         script:
@@ -52,8 +54,8 @@ else:
 
     rule source:
         input:
-            source=f"{FOLDER}/index/{run.source.data}.parquet",
-            validation=f"{FOLDER}/index/{run.source.validation.data}.parquet",
+            source=index_file(run.source.data, configuration.SOURCE_SPLIT),
+            validation=index_file(run.source.validation.data, run.source.validation.split),
             weights=WEIGHTS or [],
         output:
             checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
@@ -65,13 +67,14 @@ else:
             f"{FOLDER}/benchmarks/source.tsv"
         conda:
             ENVIRONMENT
-        threads: 8
+        threads: 8 if GPUS else run.compute.threads
         resources:
             gpu=GPUS,
             mem_mb=24000,
             runtime=2880,
         params:
             settings=run.source_settings(),
+            before=lambda wildcards: model(),
             state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
         message:
             "Training HSNet ({run.backbone}) on {run.source.data}"

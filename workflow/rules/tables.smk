@@ -17,6 +17,7 @@ rule table:
         md="results/table{number}.md",
         csv="results/table{number}.csv",
         tex="results/table{number}.tex",
+        origin="results/table{number}.origin.json",
     log:
         f"{FOLDER}/logs/table{{number}}.log",
     benchmark:
@@ -31,6 +32,7 @@ rule table:
         runtime=10,
     params:
         settings=SHOWN,
+        before=lambda wildcards: before(*TABLES[int(wildcards.number)].needs),
         caption=lambda wildcards: TABLES[int(wildcards.number)].heading,
     message:
         "Making table {wildcards.number}"

@@ -8,4 +8,4 @@ with job(snakemake.log[0]):
         snakemake.input.predictions,
         snakemake.params.variants,
     )
-    style.save(figure, snakemake.output)
+    style.save(figure, snakemake.output, snakemake.input)

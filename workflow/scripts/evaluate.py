@@ -1,7 +1,8 @@
 from cdfss import configuration, evaluation
 from cdfss.jobs import job
 
-with job(snakemake.log[0], snakemake.threads):
+# On a processor a single thread computes, whatever there is: sums depend on how many share them.
+with job(snakemake.log[0]):
     evaluation.run(
         snakemake.params.settings,
         snakemake.input.index,
@@ -10,5 +11,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.weights or None,
         snakemake.output.rows,
         snakemake.output.predictions,
+        snakemake.output.cost,
         configuration.parse(snakemake.config).compute_settings(),
+        snakemake.threads,
     )

@@ -8,4 +8,5 @@ with job(snakemake.log[0]):
         snakemake.input.episodes,
         snakemake.output.rows,
         snakemake.output.predictions,
+        snakemake.output.cost,
     )

@@ -1,5 +1,8 @@
+from cdfss import configuration
 from cdfss.datasets import index
 from cdfss.jobs import job
 
 with job(snakemake.log[0]):
-    index.build(snakemake.params.settings, snakemake.output[0], snakemake.threads)
+    settings = snakemake.params.settings
+    place = configuration.parse(snakemake.config).place_of(settings["name"])
+    index.build(settings | place, snakemake.output[0], snakemake.threads)

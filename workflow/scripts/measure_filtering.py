@@ -1,7 +1,7 @@
 from cdfss import configuration, measurement
 from cdfss.jobs import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0]):
     measurement.filtering(
         snakemake.params.settings,
         snakemake.input.index,

@@ -4,7 +4,7 @@ from cdfss.jobs import job
 with job(snakemake.log[0]):
     page.write(
         snakemake.input.tables,
-        snakemake.params.figures,
+        snakemake.input.figures,
         snakemake.input.galleries,
         snakemake.params.settings,
         snakemake.output[0],

@@ -1,9 +1,10 @@
 from cdfss import configuration, training
 from cdfss.jobs import job
 
-with job(snakemake.log[0], snakemake.threads):
+settings = snakemake.params.settings
+with job(snakemake.log[0], settings["threads"]):
     training.run(
-        snakemake.params.settings,
+        settings,
         snakemake.input.source,
         snakemake.input.validation,
         snakemake.input.weights or None,

@@ -7,6 +7,7 @@ with job(snakemake.log[0]):
         snakemake.input.rows,
         snakemake.input.features,
         snakemake.input.filtered,
+        snakemake.input.cost,
         snakemake.params.settings,
     )
     tables.write(table, dict(snakemake.output.items()))

@@ -4,4 +4,6 @@ from cdfss.figures import style, training
 from cdfss.jobs import job
 
 with job(snakemake.log[0]):
-    style.save(training.training_history(pd.read_parquet(snakemake.input[0])), snakemake.output)
+    style.save(
+        training.training_history(pd.read_parquet(snakemake.input[0])), snakemake.output, snakemake.input
+    )

@@ -4,4 +4,4 @@ from cdfss.jobs import job
 
 with job(snakemake.log[0]):
     filtered = measurement.load(snakemake.input.filtered)
-    style.save(filtering.filtering(filtered, snakemake.params.settings), snakemake.output)
+    style.save(filtering.filtering(filtered, snakemake.params.settings), snakemake.output, snakemake.input)

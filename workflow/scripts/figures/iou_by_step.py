@@ -4,4 +4,4 @@ from cdfss.jobs import job
 
 with job(snakemake.log[0]):
     measured = measurement.load(snakemake.input.features)
-    style.save(features.iou_by_step(measured, snakemake.params.settings), snakemake.output)
+    style.save(features.iou_by_step(measured, snakemake.params.settings), snakemake.output, snakemake.input)

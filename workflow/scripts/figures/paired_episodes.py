@@ -4,4 +4,4 @@ from cdfss.jobs import job
 
 with job(snakemake.log[0]):
     figure = rows.paired_episodes(results.load_listed(snakemake.input.rows), snakemake.params.settings)
-    style.save(figure, snakemake.output)
+    style.save(figure, snakemake.output, snakemake.input)

@@ -28,8 +28,11 @@ from cdfss.errors import CdfssError
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
 DEFAULT = Path("config/config.yaml")
+SOURCE_SPLIT = "trn"  # of the data set that the source model is trained on
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]  # rows hold it as int32, NumPy's generator takes 32 bits
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _one_line(text: str) -> str:
@@ -40,6 +43,16 @@ def _one_line(text: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Title = Annotated[str, AfterValidator(_one_line)]
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} names a home folder that is not known; write the whole path") from error
+
+
+Folder = Annotated[Path, AfterValidator(_at_home)]  # with ~ for the home folder
 
 
 class Section(BaseModel):
@@ -55,7 +68,7 @@ class Data(Section):
     """A data set: its raw format and where it comes from."""
 
     format: Literal[FORMATS] = Field(description="raw format, one of the readers")
-    root: Path | None = Field(
+    root: Folder | None = Field(
         None,
         description="folder of an existing copy, used as it is; nothing is downloaded or copied",
     )
@@ -66,7 +79,7 @@ class Data(Section):
         None,
         description="which registered source to download, see `python -m cdfss datasets`; default: first",
     )
-    splits: Path | None = Field(
+    splits: Folder | None = Field(
         None,
         description="folder with the split lists of pascal (fold0.txt ...) or fss1000 (trn.txt ...); "
         "default: beside the data (see docs/data.md), else downloaded",
@@ -78,6 +91,18 @@ class Data(Section):
     )
     on_bad_pair: Literal["stop", "skip"] = Field(
         "stop", description="stop with a list of all bad files, or skip them and count them"
+    )
+    value_range: tuple[Finite, Finite] | None = Field(
+        None,
+        description="folder only: values of black and white in grey pictures of 16 or 32 bits, such as "
+        "[0, 4095] for 12 bits; empty: 0 and 65535 where values reach 4096, 0 and 1 for floating point",
+    )
+    max_megapixels: float = Field(
+        200.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="millions of pixels above which a picture is bad and not decoded; one of 200 takes "
+        "1 to 3 GB of memory in each thread of the index",
     )
 
     @model_validator(mode="after")
@@ -91,7 +116,19 @@ class Data(Section):
                 f"class_order is {list(self.class_order)}; expected an order of "
                 f"{sorted(Data.model_fields['class_order'].default)}"
             )
+        if self.value_range is not None:
+            if self.format != "folder":
+                raise ValueError(
+                    f"value_range is for format 'folder' alone, and this is {self.format!r}, which is read "
+                    "as its publishers do; remove it"
+                )
+            black, white = self.value_range
+            if not black < white:
+                raise ValueError(f"value_range is [{black:g}, {white:g}]; expected black below white")
         return self
+
+
+_PLACE = {"root", "splits", "download", "synthetic", "on_bad_pair"}
 
 
 class Validation(Section):
@@ -109,15 +146,15 @@ class Source(Section):
     validation: Validation = Validation()
     epochs: Count = Field(30, description="passes over the source; the paper does not state it")
     batch_size: Count = Field(20, description="episodes per step")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    seed: int = Field(0, ge=0, description="of the learner's weights, the order and the supports")
-    checkpoint: Path | None = Field(
+    learning_rate: Rate = Field(1e-3, description="of Adam")
+    seed: Seed = Field(0, description="of the learner's weights, the order and the supports")
+    checkpoint: Folder | None = Field(
         None, description="a trained HSNet instead: .safetensors of ours, or a published .pt"
     )
 
 
 class Compute(Section):
-    """How jobs compute. Only precision changes results beyond rounding, so only it runs jobs again."""
+    """How jobs compute. What changes results, precision and of the training threads, runs jobs again."""
 
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
@@ -132,12 +169,19 @@ class Compute(Section):
     )
     episodes_at_once: Literal["auto"] | Count = Field(
         "auto",
-        description="episodes adapted as one batch; auto: as many as fit into the free memory of the "
-        "GPU (fewer once they no longer do), 1 on a processor",
+        description="episodes adapted as one batch on a GPU; auto: as many as fit into its free memory "
+        "(fewer once they no longer do). On a processor episodes go one by one, so that rows do not "
+        "depend on it",
+    )
+    threads: Count = Field(
+        4,
+        description="of the source training on a processor. The last digits of its numbers depend on how "
+        "many threads share a sum, so they are fixed here and not what `--cores` leaves",
     )
     cache_gb: float = Field(
         2.0,
         ge=0,
+        allow_inf_nan=False,
         description="GB of frozen features that source training may keep, so that an epoch after the "
         "first needs no backbone; used where those of all pictures fit (40 MB a picture at 400 px)",
     )
@@ -198,6 +242,7 @@ class Variant(Section):
     mutual_information: float = Field(
         0.0,
         ge=0,
+        allow_inf_nan=False,
         description="weight in the loss of the channels' mutual information, as if they were normal "
         "(paper table 5)",
     )
@@ -273,10 +318,10 @@ class Configuration(Section):
         "auto", description="auto takes a GPU where there is one; cuda refuses to start without"
     )
     compute: Compute = Compute()
-    folder: Path = Field(Path("data"), description="where downloads and generated data go")
+    folder: Folder = Field(Path("data"), description="where downloads and generated data go")
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
     backbone: Literal[tuple(BACKBONES)] = Field("resnet50", description="frozen ImageNet network")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+    seeds: list[Seed] = Field(
         [0], min_length=1, description="of the episode lists and of ACPA's first weights"
     )
     shots: list[Count] = Field([1, 5], min_length=1, description="supports per episode")
@@ -333,14 +378,31 @@ class Configuration(Section):
     # What each kind of job depends on, as plain values: the workflow hands exactly these to the
     # job and runs it again when they change, so nothing a job uses can escape notice.
 
-    def index_settings(self, data: str) -> dict[str, Any]:
-        settings = self.data[data].model_dump(mode="json")
+    def index_settings(self, data: str, split: str) -> dict[str, Any]:
+        """What the index of a split depends on, besides its pictures. Not on where these lie."""
+        settings = self.data[data].model_dump(mode="json", exclude=_PLACE)
+        settings |= {"name": data, "split": split}
+        # Masks of one's own that vanish when they are made smaller are found when they are indexed.
+        return settings | ({"image_size": self.image_size} if settings["format"] == "folder" else {})
+
+    def place_of(self, data: str) -> dict[str, Any]:
+        """Where a data set's files lie, and what to do about bad ones: no matter of what they hold."""
+        settings = self.data[data].model_dump(mode="json", include={"format", *_PLACE})
         return settings | {"name": data, "folder": str(self.folder)}
 
     def raw_settings(self, data: str) -> dict[str, Any]:
-        """What a download or generation depends on: less than the index made from it."""
-        settings = self.index_settings(data)
+        """What a download or generation depends on."""
+        settings = self.place_of(data)
         return {key: settings[key] for key in ("name", "folder", "format", "download", "synthetic")}
+
+    @cached_property
+    def indexes(self) -> list[tuple[str, str]]:
+        """(data set, split) of every index that the run reads."""
+        pairs = [(name, domain.split) for name, domain in self.domains.items()]
+        if self.source.checkpoint is None and self.models:
+            pairs += [(self.source.data, SOURCE_SPLIT)]
+            pairs += [(self.source.validation.data, self.source.validation.split)]
+        return list(dict.fromkeys(pairs))
 
     def episode_settings(self, domain: str, shot: int, seed: int) -> dict[str, Any]:
         entry = self.domains[domain]
@@ -348,6 +410,7 @@ class Configuration(Section):
 
     def source_settings(self) -> dict[str, Any]:
         settings = self.source.model_dump(mode="json", exclude={"checkpoint"})
+        settings |= {"threads": self.compute.threads}
         return settings | {"backbone": self.backbone, **self._numbers()}
 
     def evaluation_settings(self, domain: str, variant: str, shot: int, seed: int) -> dict:
@@ -387,7 +450,7 @@ class Configuration(Section):
 
     def compute_settings(self) -> dict[str, Any]:
         """How a training or evaluation computes, as far as its numbers do not depend on it."""
-        return {"device": self.device, **self.compute.model_dump(exclude={"precision"})}
+        return {"device": self.device, **self.compute.model_dump(exclude={"precision", "threads"})}
 
     def shards_of(self, variant: str) -> int:
         """Jobs that an episode list of a variant is split into; order matters without reset."""
@@ -523,7 +586,7 @@ def parse(values: dict[str, Any]) -> Configuration:
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        lines = [_explain(item) for item in _of_one_branch(error.errors())]
         raise CdfssError("configuration:\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
@@ -545,12 +608,43 @@ def load(path: str | Path) -> Configuration:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.load(path.read_text("utf-8-sig"), _Loader)
+    except UnicodeDecodeError as error:
+        raise CdfssError(
+            f"configuration: {path} is no UTF-8 text (byte {error.start} is "
+            f"{error.object[error.start]:#x}); save it as UTF-8 in your editor"
+        ) from error
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise CdfssError(f"configuration: cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise CdfssError(f"configuration: {path} holds no keys")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key that is there twice, of which only the last would count."""
+
+    def construct_mapping(self, node, deep=False):
+        seen: dict = {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key.value, str):
+                continue
+            if key.value in seen:
+                raise yaml.YAMLError(
+                    f"{key.value!r} is there twice, in lines {seen[key.value]} and "
+                    f"{key.start_mark.line + 1}; join the two, since only the last would count"
+                )
+            seen[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def check_file(path: str | Path) -> dict[str, Any]:
+    """The keys of a configuration file, which Snakemake reads less strictly.
+
+    Raises:
+        CdfssError: when it cannot be read, or holds a key twice.
+    """
+    return _read(Path(path))
 
 
 def _added(base: dict, more: dict) -> dict:
@@ -581,10 +675,23 @@ def _explain(item) -> str:
     return f"{key} is {item['input']!r}; {message}"
 
 
+def _of_one_branch(items: list) -> list:
+    """Mistakes without those about the other forms that a value might have had, such as a mapping."""
+    kinds = {"dict_type", "float_type", "int_type", "literal_error", "float_parsing"}
+    kept: dict[tuple, dict] = {}
+    for item in items:
+        place = tuple(part for part in item["loc"] if not _internal(part))
+        other = kept.get(place)
+        if other is None or (other["type"] in kinds and item["type"] not in kinds):
+            kept[place] = item
+    within = {place[:length] for place in kept for length in range(len(place))}
+    return [item for place, item in kept.items() if place not in within or item["type"] not in kinds]
+
+
 def _internal(part) -> bool:
     """Parts of pydantic's locations that are no keys: the branches of a union, dict-key marks."""
     return isinstance(part, str) and (
-        part == "[key]" or "[" in part or part in ("float", "dict", "constrained-float")
+        "[" in part or part in ("float", "dict", "int") or part.startswith("constrained-")
     )
 
 

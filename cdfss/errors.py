@@ -1,6 +1,11 @@
 """The one exception for mistakes that a user can mend."""
 
 
+def again(*rules: str) -> str:
+    """How to run finished jobs of the workflow again."""
+    return f"run the same command again with -R {' '.join(rules)}"
+
+
 class CdfssError(Exception):
     """A mistake in the input, the configuration or the machine; its text is for people.
 

@@ -1,9 +1,15 @@
 """Writing files so that a half-written one can never be taken for a result."""
 
+import errno
 import hashlib
 import os
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from cdfss.errors import CdfssError
+
+LEAST_FREE = 1 << 20  # bytes; with less a library's error that names no reason is taken for a full disk
 
 
 @contextmanager
@@ -11,15 +17,48 @@ def replacing(path: str | Path):
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
 
     After an error, or a kill, `path` is as it was before.
+
+    Raises:
+        CdfssError: when the disk is full or the folder may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # some libraries make files that only their owner can read
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, path)
+    except Exception as error:  # torch, safetensors and Arrow have errors of their own for a full disk
+        reason = _unwritable(error, path.parent)
+        if reason is None:
+            raise
+        raise CdfssError(f"{path} cannot be written: {reason}; then run the same command again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _unwritable(error: Exception, folder: Path) -> str | None:
+    """Why a folder of the user's cannot be written to and what to do, or None where that is not it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    full = (errno.ENOSPC, errno.EDQUOT)
+    number = error.errno if isinstance(error, OSError) else None
+    if number in full or "No space left" in str(error) or (number is None and free < LEAST_FREE):
+        return f"the disk, or your share of it, is full ({free / 1e6:.0f} MB are free); make room on it"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(str(folder)):
+        return f"{there} may not be written to ({error.strerror}); change its owner or rights"
+    return None
+
+
+def hash_if_there(path: str | Path) -> str:
+    """`file_hash`, or an empty text for a file that cannot be read."""
+    try:
+        return file_hash(path)
+    except OSError:
+        return ""
 
 
 def file_hash(path: str | Path, kind: str = "sha256") -> str:

@@ -1,21 +1,31 @@
 """What every job of the workflow does around its one call: log, threads, errors for people."""
 
 import os
+import re
 import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
+from cdfss import devices
 from cdfss.errors import CdfssError
+
+# Set before the libraries are imported. Fixed, since the last digits of sums depend on how many
+# threads share them: MKL must not choose fewer by itself.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.I)
 
 
 class _Tee:
-    """Writes to the terminal and to the log."""
+    """Writes to the terminal and to the log; values of the environment that are secrets as ***."""
 
     def __init__(self, *streams):
         self.streams = streams
+        self.secrets = [v for key, v in os.environ.items() if SECRET.search(key) and len(v) >= 8]
 
     def write(self, text):
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
         for stream in self.streams:
             stream.write(text)
         return len(text)
@@ -35,9 +45,7 @@ def job(log: str | Path, threads: int = 1):
     Args:
         threads: that torch, and the libraries below it, may use.
     """
-    # Set before torch is imported; set again for a torch that already is.
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+    os.environ |= {variable: str(threads) for variable in THREADS} | {"MKL_DYNAMIC": "FALSE"}
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     path = Path(log)
@@ -50,8 +58,15 @@ def job(log: str | Path, threads: int = 1):
         except CdfssError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        except Exception:
-            traceback.print_exc()
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            raise SystemExit(130) from None
+        except Exception as error:
+            if devices.ran_out_of_memory(error):
+                first = str(error).split("\n")[0] or type(error).__name__
+                print(f"error: out of memory ({first}); {devices.SMALLER}", file=sys.stderr)
+            else:
+                traceback.print_exc()
             raise SystemExit(1) from None
         finally:
             sys.stdout, sys.stderr = terminal

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,9 @@ def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on
     run = configuration.parse(changed(compute={"episodes_at_once": 8, "cache_gb": 0.5}))
     expected = {"device": "auto", "compile": False, "episodes_at_once": 8, "cache_gb": 0.5}
     assert run.compute_settings() == expected
+    threads = configuration.parse(changed(compute={"threads": 8}))
+    assert threads.source_settings()["threads"] == 8  # the last digits of a training depend on it
+    assert threads.compute_settings() == configuration.parse(changed()).compute_settings()
     for wrong in ({"precision": "float16"}, {"episodes_at_once": 0}, {"episodes_at_once": "all"}):
         with pytest.raises(CdfssError, match=f"compute.{next(iter(wrong))}"):
             settings(wrong)
@@ -278,3 +282,49 @@ def test_names_that_tables_could_not_tell_apart_are_refused(change, message):
     values["data"] |= change.pop("data", {})
     with pytest.raises(CdfssError, match=message):
         configuration.parse(values | change)
+
+
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\nshots: [1]\nvariants:\n  a: {}\nshots: [5]\n")
+    with pytest.raises(CdfssError, match="'shots' is there twice, in lines 2 and 5"):
+        configuration.load(path)
+    path.write_text("name: x\ndomains:\n  m: {episodes: 3, title: M, episodes: 4}\n")
+    with pytest.raises(CdfssError, match="'episodes' is there twice, in lines 3 and 3"):
+        configuration.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"title: caf\xe9\n", b"\xff\xfen\x00", b"name: x\x00y\n", b"a: [", b"- 1\n", b""]
+)
+def test_a_file_that_is_no_configuration_is_named(content, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CdfssError, match=r"configuration: .*c\.yaml"):
+        configuration.load(path)
+    with pytest.raises(CdfssError, match="cannot read"):
+        configuration.load(tmp_path)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    run = configuration.parse(changed(folder="~/data", source__checkpoint="~/m.pt"))
+    assert str(run.folder) == "/home/me/data"
+    assert str(run.source.checkpoint) == "/home/me/m.pt"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seeds": [2**31]}, "seeds.0 is 2147483648; it should be less than 2147483648"),
+        ({"source__seed": 2**32}, "source.seed is 4294967296; it should be less than 2147483648"),
+        ({"source__learning_rate": math.inf}, "source.learning_rate is inf; it should be a finite number"),
+        ({"compute__cache_gb": math.inf}, "compute.cache_gb is inf; it should be a finite number"),
+        ({"adaptation__learning_rate": -1}, "adaptation.learning_rate is -1; it should be greater than 0"),
+        ({"shots": [0]}, "shots.0 is 0; it should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_number_is_one_line(change, line):
+    with pytest.raises(CdfssError) as error:
+        configuration.parse(changed(**change))
+    assert str(error.value).split("\n") == ["configuration:", f"  {line}"]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 
-.PHONY: demo test bench check format reference clean
+.PHONY: demo test test-lowest bench check format reference clean
 
 # Written last, so that a broken installation is never taken for a whole one.
 .venv/installed: pyproject.toml
@@ -21,6 +21,21 @@ demo: .venv/installed
 # As many tests at once as there are cores, each on one: threads of several would wait for each other.
 test: .venv/installed
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist worksteal
+
+# The same with the oldest versions that pyproject.toml allows, for the tests that take seconds.
+.venv-lowest/installed: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lowest/constraints.txt \
+		--editable . pytest pytest-xdist hypothesis timm
+	touch $@
+
+test-lowest: .venv-lowest/installed
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 .venv-lowest/bin/pytest -n $(CORES) --dist worksteal \
+		$(filter-out tests/test_adaptation.py tests/test_gpu.py,$(wildcard tests/test_*.py)) \
+		tests/test_adaptation.py::test_compiled_layers_agree_and_full_fine_tuning_leaves_them \
+		tests/workflow/test_plan.py::test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice \
+		tests/workflow/test_plan.py::test_lint_finds_nothing
 
 # Times of the fast and the plain path, in ResNet-50 passes; six to ten minutes on 2 cores.
 bench: .venv/installed
@@ -42,4 +57,4 @@ reference: .venv/installed
 	$(BIN)/python -m cdfss reference
 
 clean:
-	rm -rf .venv .snakemake results data/everyday data/objects data/landcover data/lesions data/lungs
+	rm -rf .venv .venv-lowest .snakemake results data/everyday data/objects data/landcover data/lesions data/lungs

@@ -1,0 +1,12 @@
+"""Prints the lower bounds of pyproject.toml as constraints for pip: the oldest versions that must do."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+extras = project["optional-dependencies"].values()
+wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
+for line in wanted:
+    name, version = re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line).groups()
+    print(f"{name}=={version}")

@@ -226,3 +226,33 @@ def test_the_same_bytes_whatever_cores_and_order(project, finished):
         )
         whole = pd.read_parquet(project.folder / "whole.parquet")
         pd.testing.assert_frame_equal(together.reset_index(drop=True), whole)
+
+
+def test_a_model_gives_the_same_bytes_whatever_cores_batches_and_shards(project):
+    own_data(project)
+    values = yaml.safe_load(SMALL) | {"variants": {"baseline": {}, "apm_s": {"masker": "S"}}}
+    values["compute"] = {"threads": 2}
+    found = []
+    for cores, batch, shards in ((2, "auto", 1), (1, 3, 2)):
+        values["compute"]["episodes_at_once"], values["shards"] = batch, shards
+        name = project.write("c.yaml", yaml.safe_dump(values, sort_keys=False))
+        project.run("--cores", cores, "results/table1.csv", "--configfile", name)
+        results = project.folder / "results"
+        files = (
+            "table1.md",
+            "table1.csv",
+            "small/source/checkpoint.safetensors",
+            "small/source/history.parquet",
+        )
+        rows = [
+            pd.concat(
+                [pd.read_parquet(f) for f in sorted((results / "small/rows/mine" / v).rglob("*.parquet"))]
+            )
+            for v in values["variants"]
+        ]
+        found.append(([(results / file).read_bytes() for file in files], rows))
+        shutil.rmtree(results)
+    (first, rows), (second, others) = found
+    assert first == second
+    for mine, theirs in zip(rows, others, strict=True):
+        pd.testing.assert_frame_equal(mine, theirs.reset_index(drop=True), check_exact=True)

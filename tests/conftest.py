@@ -17,6 +17,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """No bytes in names of tests: those of an archive hold the time, another one in each process."""
+    return argname if isinstance(val, bytes) else None
+
+
 def write_picture(path, size=(40, 30), mask=None, mode="RGB", seed=0):
     """A random picture (or the given mask) of width x height `size`; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from cdfss.errors import CdfssError
 
+# Numbers of a system's errors: no room, no right to write.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 LEAST_FREE = 1 << 20  # bytes; with less a library's error that names no reason is taken for a full disk
 
 
@@ -42,15 +45,23 @@ def replacing(path: str | Path):
 
 def _unwritable(error: Exception, folder: Path) -> str | None:
     """Why a folder of the user's cannot be written to and what to do, or None where that is not it."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    full = (errno.ENOSPC, errno.EDQUOT)
+    there, free = _nearest(folder), free_bytes(folder)
     number = error.errno if isinstance(error, OSError) else None
-    if number in full or "No space left" in str(error) or (number is None and free < LEAST_FREE):
+    if number in FULL or "No space left" in str(error) or (number is None and free < LEAST_FREE):
         return f"the disk, or your share of it, is full ({free / 1e6:.0f} MB are free); make room on it"
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(str(folder)):
+    if number in FORBIDDEN and str(error.filename).startswith(str(folder)):
         return f"{there} may not be written to ({error.strerror}); change its owner or rights"
     return None
+
+
+def _nearest(path: Path) -> Path:
+    """A path, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that `path` is on, or will be."""
+    return shutil.disk_usage(_nearest(path)).free
 
 
 def hash_if_there(path: str | Path) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from cdfss.backbone_facts import BACKBONES
 from cdfss.datasets import places
 from cdfss.errors import CdfssError
-from cdfss.files import file_hash, replacing
+from cdfss.files import FORBIDDEN, FULL, file_hash, free_bytes, replacing
 
 TIMEOUT = (10.0, 30.0)  # seconds until a server is reached, and without a byte from it
 CHUNK = 1 << 16  # bytes; what a broken connection loses at most
@@ -36,8 +36,6 @@ MEMBERS = 1_000_000  # of one archive; the largest registered one has some 40 00
 NAME_BYTES = 1 << 20  # of the long names in a tar, which tarfile reads into memory at once
 TAIL_BYTES = 100 << 20  # after the end mark of a tar; usually 10 kB of zeros
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 CLASH = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 # What the readers of archives raise for damaged content. An OSError without a number is one of them too.
 DAMAGE = (
@@ -176,7 +174,7 @@ def _disk(path: Path):
         if error.errno in FULL:
             written = os.path.getsize(place) if os.path.isfile(place) else 0
             text += (
-                f" after {written} bytes; {_free(path) / GB:.2f} GB are free on its disk. Make room, "
+                f" after {written} bytes; {free_bytes(path) / GB:.2f} GB are free on its disk. Make room, "
                 "see to your quota, or set folder in the configuration to a place on another disk"
             )
         elif error.errno == errno.ENAMETOOLONG:
@@ -188,11 +186,6 @@ def _disk(path: Path):
         else:
             text += ". See to the disk"
         raise CdfssError(f"{text}. Then run again: what was downloaded is kept") from error
-
-
-def _free(path: Path) -> int:
-    """Free bytes of the disk that `path` is on, or will be."""
-    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if os.path.exists(p))).free
 
 
 def shown(address: str) -> str:
@@ -419,7 +412,7 @@ def _extract(archive: Path, members, open_member, folder: Path, log) -> None:
     """Write the files of an archive below `folder`, after a look at all names and sizes."""
     with _disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        free, size = _free(folder), archive.stat().st_size
+        free, size = free_bytes(folder), archive.stat().st_size
     wanted, left_out, stated = [], [], 0
     for number, (name, count, kind, member) in enumerate(members, start=1):
         stated += count

@@ -166,13 +166,7 @@ def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
             for row in provenance.read_table(path, filters=wanted).to_pylist():
                 with Image.open(io.BytesIO(row["mask"])) as image:
                     masks[row["episode"]] = np.array(image).astype(bool)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            SyntaxError,
-            TypeError,
-        ) as error:  # Pillow's for a bad picture
+        except (OSError, ValueError, KeyError, SyntaxError, TypeError) as error:  # also Pillow's
             raise provenance.damaged(path, error) from error
     return masks
 

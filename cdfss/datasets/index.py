@@ -198,7 +198,7 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
     problems, notes, root = [], {}, base and base.resolve()
     if root is None:
         root = prepared(settings).resolve()
-        problems, notes = _prepare(raw, root, settings | {"threads": threads}, log)
+        problems, notes = _prepare(raw, root, before, settings | {"threads": threads}, log)
     listing = reader.list_pairs(root, settings)
     pairs = [pair for pair in listing.pairs if split in (None, pair.split)]
     if listing.pairs and not pairs:
@@ -238,13 +238,21 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
     return index
 
 
-def _prepare(raw: Path, root: Path, settings: dict, log) -> tuple[list[Problem], dict]:
+def _prepare(
+    raw: Path, root: Path, files: pd.DataFrame | None, settings: dict, log
+) -> tuple[list[Problem], dict]:
     """Make what a format has to make from raw files, in `root`, or leave what was made from the same ones.
 
     Another run may be reading it: it is exchanged as a whole, and only where the raw files changed.
+
+    Args:
+        files: `tracking.look`.
     """
     marker = "complete.json"
-    made_from = {"files": tracking.state(settings), "code": provenance.code("preparation")}
+    made_from = {
+        "files": None if files is None else tracking.digest(files),
+        "code": provenance.code("preparation"),
+    }
     try:
         known = json.loads((root / marker).read_text("utf-8"))
         if known["made from"] == made_from:

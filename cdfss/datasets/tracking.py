@@ -48,22 +48,16 @@ def key(settings: dict, index_path: str | Path) -> str:
     if record is None:
         # An index without a record is of nobody knows what.
         known = present is None or not Path(index_path).exists()
-        return FIRST if known else _digest(present)
+        return FIRST if known else digest(present)
     before, files = record
     unchanged = present is None or _same(settings, index_path, files, present)
-    return before if unchanged else _digest(present)
+    return before if unchanged else digest(present)
 
 
 def recorded(index_path: str | Path) -> str | None:
     """The key of the pictures as they were when they were indexed; None without a record."""
     record = _load(record_path(index_path))
     return None if record is None else record[0]
-
-
-def state(settings: dict) -> str | None:
-    """16 hexadecimal digits that stand for names, sizes and times of the files that are there now."""
-    present = look(settings)
-    return None if present is None else _digest(present)
 
 
 def _same(settings: dict, index_path, before: pd.DataFrame, present: pd.DataFrame) -> bool:
@@ -153,7 +147,8 @@ def _load(path: Path) -> tuple[str, pd.DataFrame] | None:
         return None
 
 
-def _digest(files: pd.DataFrame) -> str:
+def digest(files: pd.DataFrame) -> str:
+    """16 hexadecimal digits that stand for names, sizes and times of files, as `look` gives them."""
     text = files[["file", "size", "time"]].to_csv(index=False)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 

@@ -1,13 +1,15 @@
 """What every job of the workflow does around its one call: log, threads, errors for people."""
 
+import itertools
 import os
 import re
+import signal
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cdfss import devices
+from cdfss import devices, stopping
 from cdfss.errors import CdfssError
 
 # Set before the libraries are imported. Fixed, since the last digits of sums depend on how many
@@ -39,10 +41,29 @@ class _Tee:
 
 
 @contextmanager
+def _attempt(log: Path):
+    """A second copy of a log, `<log>.attempt<number>.log`, which stays if this attempt does not end well.
+
+    Snakemake deletes the log itself before the next attempt.
+    """
+    for number in itertools.count(1):
+        path = log.with_name(f"{log.stem}.attempt{number}.log")
+        with suppress(FileExistsError):
+            file = path.open("x", buffering=1)
+            break
+    with file:
+        yield file, number
+    path.unlink()
+
+
+@contextmanager
 def job(log: str | Path, threads: int = 1):
     """Run a job: output goes to terminal and log, a user's mistake ends it without a traceback.
 
+    A signal ends it within `stopping.GRACE` seconds, and so does the end of its Snakemake.
+
     Args:
+        log: the file; attempts that did not end well are kept beside it (`_attempt`).
         threads: that torch, and the libraries below it, may use.
     """
     os.environ |= {variable: str(threads) for variable in THREADS} | {"MKL_DYNAMIC": "FALSE"}
@@ -51,16 +72,19 @@ def job(log: str | Path, threads: int = 1):
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = sys.stdout, sys.stderr
-    with path.open("w", buffering=1) as file:
-        sys.stdout, sys.stderr = _Tee(terminal[0], file), _Tee(terminal[1], file)
+    stopping.end_with_run()
+    with stopping.interruptible(), path.open("w", buffering=1) as file, _attempt(path) as (copy, number):
+        sys.stdout, sys.stderr = (_Tee(stream, file, copy) for stream in terminal)
         try:
+            if number > 1:
+                print(f"earlier attempts did not end well: {path.stem}.attempt*.log beside this log")
             yield
         except CdfssError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("interrupted; run the same command again to go on", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
         except Exception as error:
             if devices.ran_out_of_memory(error):
                 first = str(error).split("\n")[0] or type(error).__name__

@@ -1,12 +1,15 @@
 """What surrounds every job: its log, its threads, errors for people."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
-from cdfss import CdfssError
+from cdfss import CdfssError, stopping
 from cdfss.jobs import job
 
 FAILURES = {
@@ -67,3 +70,110 @@ def test_threads_are_those_of_the_job_whatever_the_machine_has(tmp_path):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["3", "3", "FALSE"]
+
+
+def test_attempts_that_did_not_end_well_keep_their_logs(tmp_path, capsys):
+    log = tmp_path / "logs" / "j.log"
+    for line in ("first", "second"):
+        with pytest.raises(SystemExit):
+            run(log, line, CdfssError("no"))
+        log.unlink()  # as Snakemake does before the next attempt
+    with job(log):
+        print("third")
+    names = sorted(path.name for path in log.parent.iterdir())
+    assert names == ["j.attempt1.log", "j.attempt2.log", "j.log"]
+    assert (log.parent / "j.attempt1.log").read_text() == "first\nerror: no\n"
+    assert "second" in (log.parent / "j.attempt2.log").read_text()
+    assert log.read_text().splitlines()[0].endswith("j.attempt*.log beside this log")
+    assert log.read_text().endswith("third\n")
+
+
+# A job with two workers that tidies up, or one that does not react; it says when it is at work.
+WAITING = """
+import sys, time
+from cdfss.datasets.listing import in_processes
+from cdfss.jobs import job
+def work(number):
+    print("at work\\n", end="", flush=True)
+    time.sleep(60)
+with job(sys.argv[1]):
+    try:
+        list(in_processes(work, [1, 2], 2, "mine"))
+    finally:
+        print("tidied up", flush=True)
+"""
+STUBBORN = """
+import sys, time
+from cdfss.jobs import job
+with job(sys.argv[1]):
+    try:
+        print("at work\\n", end="", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+"""
+
+
+def begin(script, log, **environment):
+    """A process in a session of its own that runs a job, and its children, once all are at work."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(log)],
+        env=os.environ | environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for _ in range(script.count("1, 2") + 1):
+        assert process.stdout.readline() == "at work\n"
+    return process, [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+
+
+def ended(processes):
+    """Whether all processes end soon."""
+    return psutil.wait_procs(processes, stopping.GRACE + 5)[1] == []
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["job", "group"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_job_and_its_workers_in_words(name, whole, tmp_path):
+    process, everyone = begin(WAITING, tmp_path / "j.log")
+    number = getattr(signal, name)
+    (os.killpg if whole else os.kill)(process.pid, number)
+    output = process.communicate(timeout=stopping.GRACE + 5)[0]
+    assert ended(everyone)
+    assert "Traceback" not in output
+    assert output.endswith("tidied up\ninterrupted; run the same command again to go on\n")
+    assert process.returncode == 128 + number
+
+
+def test_a_job_that_does_not_end_is_ended(tmp_path):
+    process, everyone = begin(STUBBORN, tmp_path / "j.log")
+    process.terminate()
+    assert process.wait(stopping.GRACE + 5) == -signal.SIGKILL
+    assert ended(everyone)
+
+
+def test_a_job_ends_with_its_snakemake_and_workers_with_their_job(tmp_path):
+    snakemake = subprocess.Popen(["sleep", "60"])
+    name = f"{stopping.this_run().split()[0]} {snakemake.pid}"
+    process, everyone = begin(WAITING, tmp_path / "j.log", CDFSS_RUN=name)
+    assert len(everyone) == 3
+    time.sleep(2 * stopping.LOOK)
+    assert process.poll() is None
+    snakemake.kill()
+    snakemake.wait()
+    assert ended(everyone)
+    process, everyone = begin(WAITING, tmp_path / "k.log")
+    process.kill()
+    process.wait()
+    assert ended(everyone)
+
+
+def test_a_job_of_a_run_on_another_machine_does_not_watch_a_process_of_this_one(tmp_path):
+    process, everyone = begin(WAITING, tmp_path / "j.log", CDFSS_RUN="elsewhere 1999999999")
+    time.sleep(3 * stopping.LOOK)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate()
+    assert ended(everyone)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from cdfss import stopping
 from cdfss.errors import CdfssError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -224,9 +225,13 @@ def in_processes(function: Callable, tasks: list, threads: int, name: str) -> It
     Raises:
         CdfssError: when the system ended a process.
     """
-    with ProcessPoolExecutor(threads, multiprocessing.get_context("fork")) as pool:
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(threads, fork, stopping.begin_worker, [os.getpid()]) as pool:
         try:
             yield from pool.map(function, tasks, chunksize=min(16, len(tasks) // (4 * threads) + 1))
+        except KeyboardInterrupt:
+            stopping.end_children()  # the pool would wait for what they have begun
+            raise
         except BrokenProcessPool as error:
             raise CdfssError(
                 f"{name}: a process that opened pictures was killed, most likely because memory ran out; "

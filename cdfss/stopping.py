@@ -1,0 +1,110 @@
+"""How a run and its jobs end before their time: by a signal, or with the Snakemake that started them.
+
+Snakemake 9 waits for its jobs after SIGTERM, leaves them running after SIGHUP, and after SIGINT to it
+alone waits too; a killed one leaves jobs behind that go on writing.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import psutil
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RUN = "CDFSS_RUN"  # environment variable: machine and process of the Snakemake that starts jobs
+GRACE = 5.0  # seconds in which a job that was told to end may tidy up
+LOOK = 0.5  # seconds between two looks at other processes
+
+
+@contextmanager
+def interruptible():
+    """Turn the first of `SIGNALS` into a KeyboardInterrupt with its number; then there is `GRACE`."""
+
+    def interrupt(number, frame):
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        threading.Thread(target=_kill_this, daemon=True).start()
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_this() -> None:
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def this_run() -> str:
+    """The value of `RUN` for jobs of this process."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def end_with_run() -> None:
+    """Make this job end when the Snakemake that `RUN` names is gone; nothing where none is named."""
+    machine, _, process = os.environ.get(RUN, "").rpartition(" ")
+    if machine == socket.gethostname():
+        end_with(int(process))
+
+
+def end_with(process: int) -> None:
+    """Send SIGTERM to this process once another one of this machine is gone."""
+
+    def watch():
+        with suppress(psutil.NoSuchProcess):
+            other = psutil.Process(process)
+            while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def begin_worker(job: int) -> None:
+    """What a worker process of a job does first: it ends with the job, without a word.
+
+    Args:
+        job: its process.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    end_with(job)
+
+
+def end_children() -> None:
+    """Send SIGTERM to all processes that this one, and its children, have started."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+
+
+def end_jobs_on_signals() -> None:
+    """Make this Snakemake end its jobs, and then itself, on any of `SIGNALS`."""
+
+    def end_jobs():
+        while True:  # one may just be starting
+            end_children()
+            time.sleep(LOOK)
+
+    def stop(number, frame):
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        name = signal.Signals(number).name
+        print(f"{name}: ending all jobs. To go on, run the same command again", file=sys.stderr)
+        threading.Thread(target=end_jobs, daemon=True).start()
+        raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)

@@ -24,8 +24,8 @@ rule features:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=16000 if GPUS else 4000,
-        runtime=240,
+        mem_mb=by_attempt(16000 if GPUS else 4000),
+        runtime=by_attempt(240),
     params:
         settings=lambda wildcards: run.analysis_settings(wildcards.domain, wildcards.variant),
         before=before_measurement,
@@ -53,8 +53,8 @@ rule filtering:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=16000 if GPUS else 4000,
-        runtime=240,
+        mem_mb=by_attempt(16000 if GPUS else 4000),
+        runtime=by_attempt(240),
     params:
         settings=lambda wildcards: run.filtering_settings(wildcards.domain),
         before=before_measurement,

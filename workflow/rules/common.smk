@@ -3,7 +3,7 @@ import functools
 import itertools
 import json
 
-from cdfss import devices, files, preflight
+from cdfss import devices, files, preflight, runs, stopping
 from cdfss.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
 from cdfss.datasets import places, tracking
 
@@ -44,6 +44,16 @@ def index_of(domain):
 def main_process():
     """Whether this is the user's own Snakemake, not the one of a single job."""
     return workflow.exec_mode == workflow.exec_mode.DEFAULT
+
+
+# Where a second try can help by itself: servers fail for a moment. Profiles of clusters retry other
+# rules too. None within a job, whose own Snakemake would try as often again, each time.
+RETRIES = 2 if main_process() else 0
+
+
+def by_attempt(first):
+    """A resource that doubles with each attempt of a job."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 # What everything before a job depends on is a parameter of the job too. Snakemake takes a job that
@@ -166,17 +176,23 @@ def gpu_limit():
     return getattr(limit, "value", limit)  # Snakemake wraps the number since 9.20
 
 
+if workflow.exec_mode != workflow.exec_mode.SUBPROCESS:
+    os.environ.update({stopping.RUN: stopping.this_run()})
 if main_process() and "--unlock" not in sys.argv:
     # Without a limit every core would start a GPU job; with `--jobs N` they run elsewhere.
     if gpu_limit() is None and workflow.resource_settings.nodes is None:
         workflow.register_resource("gpu", max(1, len(devices.visible())))
-    for line in preflight.warnings(run, GPUS, gpu_limit()):
-        logger.warning(line)
-    for line in [*preflight.older_code(FOLDER), *preflight.stale_indexes(run, index_file, pictures_of)]:
+    for line in [
+        *runs.enter(elsewhere=workflow.resource_settings.nodes is not None),
+        *preflight.warnings(run, GPUS, gpu_limit()),
+        *preflight.older_code(FOLDER),
+        *preflight.stale_indexes(run, index_file, pictures_of),
+    ]:
         logger.warning(line)
 
 
 onstart:
+    stopping.end_jobs_on_signals()
     # Before the first job of a real run; a dry run plans all the same.
     problems = preflight.problems(run, workflow.local_exec, gpu_limit())
     if problems:

@@ -12,12 +12,13 @@ rule download:
         f"{FOLDER}/benchmarks/download/{{data}}-{{origin}}.tsv"
     wildcard_constraints:
         data="|".join(DOWNLOADED) or "NONE",
+    retries: RETRIES
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=720,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(720),
     params:
         settings=lambda wildcards: run.raw_settings(wildcards.data),
     message:
@@ -39,8 +40,8 @@ rule generate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=by_attempt(1000),
+        runtime=by_attempt(10),
     params:
         settings=lambda wildcards: run.raw_settings(wildcards.data),
     message:
@@ -62,8 +63,8 @@ rule index:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(120),
     params:
         settings=lambda wildcards: run.index_settings(wildcards.data, wildcards.split),
         pictures=lambda wildcards: pictures_of(wildcards.data, wildcards.split),
@@ -86,8 +87,8 @@ rule episodes:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=by_attempt(1000),
+        runtime=by_attempt(20),
     params:
         settings=lambda w: run.episode_settings(w.domain, int(w.shot), int(w.seed)),
         before=lambda w: list_of(w.domain, w.shot, w.seed),

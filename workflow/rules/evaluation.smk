@@ -30,8 +30,8 @@ rule evaluate:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=16000 if GPUS else 4000,
-        runtime=720,
+        mem_mb=by_attempt(16000 if GPUS else 4000),
+        runtime=by_attempt(720),
     params:
         settings=settings_of,
         before=before_rows,
@@ -59,8 +59,8 @@ rule evaluate_trivial:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=by_attempt(1000),
+        runtime=by_attempt(60),
     params:
         settings=settings_of,
         before=before_rows,

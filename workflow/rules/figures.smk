@@ -24,8 +24,8 @@ rule figure:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(20),
     params:
         settings=SHOWN,
         before=lambda wildcards: before(*FIGURES[wildcards.figure].needs),
@@ -56,8 +56,8 @@ if TRAINED:
             ENVIRONMENT
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=by_attempt(1000),
+            runtime=by_attempt(10),
         params:
             caption=TRAINING_HISTORY.caption,
             before=lambda wildcards: model(),
@@ -87,8 +87,8 @@ rule episode_grid:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(20),
     params:
         variants=run.pictured,
         before=before_episodes,
@@ -114,8 +114,8 @@ rule gallery:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(20),
     params:
         variants=run.pictured,
         before=before_episodes,
@@ -148,8 +148,8 @@ rule page:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=by_attempt(1000),
+        runtime=by_attempt(10),
     params:
         settings=SHOWN,
         before=before(

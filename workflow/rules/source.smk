@@ -9,12 +9,13 @@ rule backbone:
         f"{FOLDER}/logs/backbone/{{file}}.log",
     benchmark:
         f"{FOLDER}/benchmarks/backbone/{{file}}.tsv"
+    retries: RETRIES
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=by_attempt(1000),
+        runtime=by_attempt(60),
     params:
         backbone=run.backbone,
     message:
@@ -40,8 +41,8 @@ if run.source.checkpoint:
             ENVIRONMENT
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=by_attempt(2000),
+            runtime=by_attempt(10),
         params:
             backbone=run.backbone,
             content=lambda wildcards, input: files.hash_if_there(input.checkpoint),
@@ -70,8 +71,8 @@ else:
         threads: 8 if GPUS else run.compute.threads
         resources:
             gpu=GPUS,
-            mem_mb=24000,
-            runtime=2880,
+            mem_mb=by_attempt(24000),
+            runtime=by_attempt(2880),
         params:
             settings=run.source_settings(),
             before=lambda wildcards: model(),

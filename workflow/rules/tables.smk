@@ -28,8 +28,8 @@ rule table:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(10),
     params:
         settings=SHOWN,
         before=lambda wildcards: before(*TABLES[int(wildcards.number)].needs),

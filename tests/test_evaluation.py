@@ -44,9 +44,14 @@ def rows_of(variant, checkpoint, data, listed=None, at_once=1):
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out", "fine_tuning"])
 def test_any_slice_of_the_list_gives_the_same_rows(variant, checkpoint, data):
     whole, masks = rows_of(variant, checkpoint, data)
-    parts = [rows_of(variant, checkpoint, data, episodes.shard(data[1], n, 2)) for n in range(2)]
-    pd.testing.assert_frame_equal(pd.concat([rows for rows, _ in parts], ignore_index=True), whole)
-    assert all(np.array_equal(mask, masks[e]) for _, part in parts for e, mask in part.items())
+    for shards in (2, 3, len(whole) + 1):  # one of the last is empty
+        listed = [episodes.shard(data[1], number, shards) for number in range(shards)]
+        parts = [rows_of(variant, checkpoint, data, part) for part in listed]
+        together = pd.concat([rows for rows, _ in parts if len(rows)], ignore_index=True)
+        pd.testing.assert_frame_equal(together, whole)
+        found = {episode: mask for _, part in parts for episode, mask in part.items()}
+        assert found.keys() == masks.keys()
+        assert all(np.array_equal(mask, masks[episode]) for episode, mask in found.items())
     backwards, _ = rows_of(variant, checkpoint, data, data[1].iloc[::-1])
     pd.testing.assert_frame_equal(backwards.iloc[::-1].reset_index(drop=True), whole)
 

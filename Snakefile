@@ -41,16 +41,16 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        expand(rules.table.output, number=TABLES),
-        expand(rules.figure.output, figure=FIGURES),
+        expand(f"{TABLE}.{{kind}}", number=TABLES, kind=TABLE_KINDS),
+        expand(f"{FIGURE}.{{kind}}", figure=FIGURES, kind=FIGURE_KINDS),
         rules.training_history.output if TRAINED else [],
-        expand(rules.episode_grid.output, domain=run.domains, shot=run.shots),
+        expand(f"{GRID}.{{kind}}", domain=run.domains, shot=run.shots, kind=FIGURE_KINDS),
         rules.page.output,
         # What these are made from is a result too: what is deleted of it is made again.
-        expand(rules.episodes.output, domain=run.domains, shot=run.shots, seed=run.seeds),
+        expand(EPISODES, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(COST, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(PREDICTIONS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         expand(FEATURES, domain=run.domains, variant=run.analysed),
         expand(FILTERED, domain=run.domains if run.models else []),
-        expand(rules.gallery.output, domain=run.domains, shot=run.shots),
+        expand(GALLERY, domain=run.domains, shot=run.shots),

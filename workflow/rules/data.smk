@@ -1,6 +1,7 @@
 # Raw data (downloaded or generated), index, episode lists.
 DOWNLOADED = [n for n, d in run.data.items() if d.root is None and d.synthetic is None]
 GENERATED = [n for n, d in run.data.items() if d.synthetic is not None]
+EPISODES = f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet"
 
 
 rule download:
@@ -78,7 +79,7 @@ rule episodes:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
     output:
-        f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
+        EPISODES,
     log:
         f"{FOLDER}/logs/episodes/{{domain}}-{{shot}}shot-seed{{seed}}.log",
     benchmark:

@@ -10,7 +10,7 @@ TRIVIAL = [name for name in run.variants if name not in run.models]
 rule evaluate:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        episodes=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
+        episodes=EPISODES,
         # The small file tells whether the model changed; a touched large one loses no GPU work.
         identity=rules.source.output.identity,
         checkpoint=ancient(rules.source.output.checkpoint),
@@ -44,7 +44,7 @@ rule evaluate:
 rule evaluate_trivial:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        episodes=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet",
+        episodes=EPISODES,
     output:
         rows=ROWS,
         predictions=PREDICTIONS,

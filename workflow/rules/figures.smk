@@ -1,4 +1,5 @@
 # Figures: from the training history, rows, measurements and stored predictions; the page of the run.
+FIGURE_KINDS = ["png", "svg"]
 FIGURE = f"{FOLDER}/figures/{{figure}}"
 GRID = f"{FOLDER}/figures/episodes-{{domain}}-{{shot}}shot"
 GALLERY = f"{FOLDER}/gallery/{{domain}}-{{shot}}shot/gallery.json"
@@ -33,7 +34,7 @@ rule figure:
     message:
         "Drawing {wildcards.figure}"
     script:
-        "../scripts/figures/{wildcards.figure}.py"
+        "../scripts/figure.py"
 
 
 if TRAINED:
@@ -135,7 +136,7 @@ PAGED = [
 
 rule page:
     input:
-        tables=expand(rules.table.output.html, number=TABLES),
+        tables=expand(f"{TABLE}.html", number=TABLES),
         galleries=expand(GALLERY, domain=run.domains, shot=run.shots),
         figures=PAGED,
     output:

@@ -1,4 +1,6 @@
 # Tables: from evaluation rows and measurements alone.
+TABLE_KINDS = ["html", "md", "csv", "tex", "origin.json"]
+TABLE = "results/table{number}"
 
 
 rule table:
@@ -6,7 +8,7 @@ rule table:
         unpack(lambda wildcards: inputs_of(TABLES[int(wildcards.number)])),
     output:
         html=report(
-            "results/table{number}.html",
+            f"{TABLE}.html",
             caption="../report/caption.rst",
             category="Tables",
             labels=lambda wildcards: {
@@ -14,10 +16,10 @@ rule table:
                 "title": TABLES[int(wildcards.number)].heading,
             },
         ),
-        md="results/table{number}.md",
-        csv="results/table{number}.csv",
-        tex="results/table{number}.tex",
-        origin="results/table{number}.origin.json",
+        md=f"{TABLE}.md",
+        csv=f"{TABLE}.csv",
+        tex=f"{TABLE}.tex",
+        origin=f"{TABLE}.origin.json",
     log:
         f"{FOLDER}/logs/table{{number}}.log",
     benchmark:

@@ -1,0 +1,14 @@
+from cdfss import figures
+from cdfss.figures import style
+from cdfss.jobs import job
+
+with job(snakemake.log[0]):
+    figure = figures.of_files(
+        snakemake.wildcards.figure,
+        snakemake.input.rows,
+        snakemake.input.features,
+        snakemake.input.filtered,
+        snakemake.input.index,
+        snakemake.params.settings,
+    )
+    style.save(figure, snakemake.output, snakemake.input)

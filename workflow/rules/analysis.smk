@@ -24,7 +24,7 @@ rule features:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=by_attempt(16000 if GPUS else 4000),
+        mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(240),
     params:
         settings=lambda wildcards: run.analysis_settings(wildcards.domain, wildcards.variant),
@@ -53,7 +53,7 @@ rule filtering:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=by_attempt(16000 if GPUS else 4000),
+        mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(240),
     params:
         settings=lambda wildcards: run.filtering_settings(wildcards.domain),

@@ -30,7 +30,7 @@ rule evaluate:
     threads: 4 if GPUS else 1
     resources:
         gpu=GPUS,
-        mem_mb=by_attempt(16000 if GPUS else 4000),
+        mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(720),
     params:
         settings=settings_of,

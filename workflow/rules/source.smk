@@ -71,7 +71,7 @@ else:
         threads: 8 if GPUS else run.compute.threads
         resources:
             gpu=GPUS,
-            mem_mb=by_attempt(24000),
+            mem_mb=by_attempt(16000),
             runtime=by_attempt(2880),
         params:
             settings=run.source_settings(),

@@ -319,6 +319,13 @@ class Configuration(Section):
     )
     compute: Compute = Compute()
     folder: Folder = Field(Path("data"), description="where downloads and generated data go")
+    scale: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the real number of pictures, each as large as real ones, that every "
+        "`synthetic` data set gets (a class keeps 6); empty: the demo's few small ones",
+    )
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
     backbone: Literal[tuple(BACKBONES)] = Field("resnet50", description="frozen ImageNet network")
     seeds: list[Seed] = Field(
@@ -381,19 +388,25 @@ class Configuration(Section):
     def index_settings(self, data: str, split: str) -> dict[str, Any]:
         """What the index of a split depends on, besides its pictures. Not on where these lie."""
         settings = self.data[data].model_dump(mode="json", exclude=_PLACE)
-        settings |= {"name": data, "split": split}
+        settings |= {"name": data, "split": split, **self._scale_of(data)}
         # Masks of one's own that vanish when they are made smaller are found when they are indexed.
         return settings | ({"image_size": self.image_size} if settings["format"] == "folder" else {})
 
     def place_of(self, data: str) -> dict[str, Any]:
         """Where a data set's files lie, and what to do about bad ones: no matter of what they hold."""
         settings = self.data[data].model_dump(mode="json", include={"format", *_PLACE})
-        return settings | {"name": data, "folder": str(self.folder)}
+        return settings | {"name": data, "folder": str(self.folder), **self._scale_of(data)}
 
     def raw_settings(self, data: str) -> dict[str, Any]:
         """What a download or generation depends on."""
         settings = self.place_of(data)
-        return {key: settings[key] for key in ("name", "folder", "format", "download", "synthetic")}
+        keys = ("name", "folder", "format", "download", "synthetic", "scale")
+        return {key: settings[key] for key in keys if key in settings}
+
+    def _scale_of(self, data: str) -> dict[str, float]:
+        """The scale, where it says what a data set holds."""
+        there = self.data[data].synthetic is not None and self.scale is not None
+        return {"scale": self.scale} if there else {}
 
     @cached_property
     def indexes(self) -> list[tuple[str, str]]:

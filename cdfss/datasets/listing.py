@@ -216,11 +216,11 @@ def _by_stem(kind: str, paths: list[Path], stem_of, listing: Listing, root: Path
     return {stem: group[0] if len(group) == 1 else None for stem, group in groups.items()}
 
 
-def in_processes(function: Callable, tasks: list, threads: int, name: str) -> Iterator:
+def in_processes(function: Callable, tasks: list, threads: int, name: str, rule: str = "index") -> Iterator:
     """Results of a function for every task, in order, from as many processes as `threads`.
 
     Args:
-        name: of the data set, for the message.
+        name, rule: of the data set and of the job, for the message.
 
     Raises:
         CdfssError: when the system ended a process.
@@ -233,10 +233,11 @@ def in_processes(function: Callable, tasks: list, threads: int, name: str) -> It
             stopping.end_children()  # the pool would wait for what they have begun
             raise
         except BrokenProcessPool as error:
+            refuse = f", or lower data.{name}.max_megapixels so that the largest pictures are refused"
             raise CdfssError(
                 f"{name}: a process that opened pictures was killed, most likely because memory ran out; "
-                f"{threads} worked at once. Run the same command again with --set-threads index=1, or "
-                f"lower data.{name}.max_megapixels so that the largest pictures are refused"
+                f"{threads} worked at once. Run the same command again with --set-threads {rule}=1"
+                f"{refuse if rule == 'index' else ''}"
             ) from error
 
 

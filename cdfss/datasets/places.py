@@ -32,7 +32,9 @@ def home(settings: dict) -> Path:
         settings: `Configuration.raw_settings`.
     """
     kind = settings["synthetic"]
-    origin = source_name(settings) if kind is None else f"synthetic-{kind}"
+    scale = settings.get("scale")
+    generated = f"synthetic-{kind}" if scale is None else f"synthetic-{kind}-{scale}"
+    origin = source_name(settings) if kind is None else generated
     return Path(settings["folder"]) / settings["name"] / origin
 
 

@@ -1,24 +1,30 @@
-"""The demo's data: generated pictures, written in the raw formats of the real data sets.
+"""Generated data sets, written in the raw formats of the real ones.
 
 A source of everyday things (20 classes) and four target domains whose shift resembles the real
-ones: other objects, land-cover tiles, skin lesions, lungs in grey. Everything follows from the
-seeds below; the same files come out every time.
+ones: other objects, land-cover tiles, skin lesions, lungs in grey. The demo has a few small pictures
+of each; with a `scale` there are as many as the real data sets have, or that share of them, each as
+large as real ones are. Everything follows from the seeds below; the same files come out every time.
 """
 
 import csv
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
-from cdfss.datasets import deepglobe, isic2018
+from cdfss.datasets import deepglobe, isic2018, scenes
+from cdfss.datasets.listing import in_processes
 from cdfss.datasets.places import home
 from cdfss.errors import CdfssError
-from cdfss.files import replacing
+from cdfss.files import free_bytes, replacing
+from cdfss.progress import Progress
 
+# The demo's.
 SIZE = 160  # pixels of a picture's side, but for land-cover tiles
 SOURCE_PICTURES = 200
 OBJECT_PICTURES = 10  # of each class, as in FSS-1000
@@ -28,319 +34,63 @@ TILE = 576  # pixels; cut 6 x 6 this gives pieces of 96
 LESIONS = {"nevus": 16, "melanoma": 14, "seborrheic_keratosis": 12}
 LUNGS = 40
 
+# The real data sets', of which `scale` takes a share. Sizes are width and height in pixels.
+FULL_PICTURES, FULL_ENTRIES = 10_582, 13_680  # VOC's and SBD's; the entries of the published lists
+FULL_PICTURE = (500, 375)
+FULL_CLASSES = {"trn": 520, "val": 240, "test": 240}
+FULL_OBJECT = (224, 224)
+FULL_TILES = 803
+FULL_TILE = (2448, 2448)
+FULL_LESIONS = {"nevus": 1867, "melanoma": 519, "seborrheic_keratosis": 208}
+FULL_LESION = ((1022, 767), (3008, 2000), (4288, 2848))  # in turn; those of the cameras differ as much
+FULL_LUNGS = {"CHNCXR": 566, "MCUCXR": 138}  # of Shenzhen and of Montgomery
+FULL_LUNG = {"CHNCXR": (3000, 3000), "MCUCXR": (4892, 4020)}
+FULL_MB = {
+    "everyday": 950,
+    "objects": 310,
+    "landcover": 1350,
+    "lesions": 7200,
+    "lungs": 5500,
+}  # on the disk
+LEAST = 6  # pictures that a class keeps, whatever the scale
 
-def generate(settings: dict, marker: str | Path) -> None:
+
+def generate(settings: dict, marker: str | Path, threads: int = 1) -> None:
     """Write the raw files of `settings["synthetic"]` to `places.home`, then `marker`.
 
+    Args:
+        settings: `Configuration.raw_settings`.
+        threads: processes that draw pictures where there is a scale; the files do not depend on it.
+
     Raises:
-        CdfssError: when the kind of pictures cannot be written in the configured format.
+        CdfssError: when the kind of pictures cannot be written in the configured format, or does not
+            fit on the disk.
     """
-    kind = settings["synthetic"]
-    writer, written_format = WRITERS[kind]
+    kind, scale = settings["synthetic"], settings.get("scale")
+    written_format, write_few, write_full = WRITERS[kind]
     if settings["format"] != written_format:
         raise CdfssError(
             f"data.{settings['name']}.format is {settings['format']!r}; synthetic {kind!r} is written "
             f"in the format {written_format!r}"
         )
-    raw, partial = (home(settings) / name for name in ("raw", "raw.partial"))
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed job
-    partial.mkdir(parents=True)
-    number = writer(partial)
+    raw, unfinished = (home(settings) / name for name in ("raw", "raw.partial"))
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed job
+    needed, free = 1e6 * FULL_MB[kind] * (scale or 0), free_bytes(unfinished)
+    if needed > free:
+        raise CdfssError(
+            f"data.{settings['name']}: about {needed / 1e9:.2g} GB will be generated, and "
+            f"{free / 1e9:.2g} GB are free where {raw} is to be; make room, or lower scale"
+        )
+    unfinished.mkdir(parents=True)
+    if scale is None:
+        number = write_few(unfinished)
+    else:
+        number = write_full(unfinished, scale, partial(_drawn, settings["name"], threads))
     shutil.rmtree(raw, ignore_errors=True)  # whatever else lay there
-    os.replace(partial, raw)
+    os.replace(unfinished, raw)
     print(f"{settings['name']}: {number} generated pictures in {raw}")
     with replacing(marker) as temporary:
         temporary.write_text(json.dumps({"synthetic": kind, "pictures": number}) + "\n")
-
-
-# Pictures are float arrays (H, W, 3) in 0..1 until they are written.
-
-
-def _noise(rng, height: int, width: int, cells: int, octaves: int = 3) -> np.ndarray:
-    """Smooth noise (H, W) in 0..1 with about `cells` bumps across, finer octaves at half strength."""
-    total, weight = np.zeros((height, width)), 1.0
-    for octave in range(octaves):
-        grid = rng.rand(cells * 2**octave + 2, cells * 2**octave + 2).astype(np.float32)
-        layer = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-        total += weight * np.asarray(layer)
-        weight /= 2
-    low, high = total.min(), total.max()
-    return (total - low) / (high - low)
-
-
-def _blend(first, second, amount: np.ndarray) -> np.ndarray:
-    """Two colours or pictures mixed by `amount` (H, W) in 0..1."""
-    amount = amount[..., None]
-    return np.asarray(first) * (1 - amount) + np.asarray(second) * amount
-
-
-def _colour(rng, hue: float, saturation=(0.35, 0.85), value=(0.35, 0.95)) -> np.ndarray:
-    """An RGB colour in 0..1 of about that hue (turns)."""
-    h = (hue + rng.uniform(-0.03, 0.03)) % 1
-    s, v = rng.uniform(*saturation), rng.uniform(*value)
-    k = (np.array([5.0, 3.0, 1.0]) + h * 6) % 6
-    return v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)
-
-
-def _pattern(rng, kind: int, size: int) -> np.ndarray:
-    """A pattern (size, size) in 0..1: plain, stripes, dots, checks, waves or blotches."""
-    y, x = np.mgrid[:size, :size] / size
-    angle, frequency = rng.uniform(0, np.pi), rng.uniform(10, 16)
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    if kind == 0:
-        return 0.25 * _noise(rng, size, size, 4)
-    if kind == 1:
-        return (np.sin(2 * np.pi * frequency * u) > 0).astype(float)
-    if kind == 2:
-        return ((np.sin(2 * np.pi * frequency * u) * np.sin(2 * np.pi * frequency * v)) > 0.4).astype(float)
-    if kind == 3:
-        return ((np.floor(frequency * u) + np.floor(frequency * v)) % 2).astype(float)
-    if kind == 4:
-        return 0.5 + 0.5 * np.sin(2 * np.pi * (frequency * u + 0.8 * np.sin(2 * np.pi * 3 * v)))
-    return (_noise(rng, size, size, 9) > 0.5).astype(float)
-
-
-def _polar(radius, points: int = 90) -> list[tuple[float, float]]:
-    """Polygon of a radius function of the angle, within the unit circle."""
-    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return [(float(radius(a) * np.cos(a)), float(radius(a) * np.sin(a))) for a in angles]
-
-
-def _ellipse(cx, cy, rx, ry) -> list[tuple[float, float]]:
-    return [(cx + rx * x, cy + ry * y) for x, y in _polar(lambda a: 1.0, 40)]
-
-
-def _box(x0, y0, x1, y1) -> list[tuple[float, float]]:
-    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-
-
-# A thing is a list of parts: (polygon in -1..1, y down; number of its colour). Number 0 is the main
-# colour with the class's pattern, 1 the second colour, -1 a hole.
-EVERYDAY = {
-    "ball": [(_polar(lambda a: 0.9), 0)],
-    "box": [(_box(-0.8, -0.6, 0.8, 0.7), 0), (_box(-0.8, -0.75, 0.8, -0.5), 1)],
-    "star": [(_polar(lambda a: 0.95 if int(a * 5 / np.pi + 0.5) % 2 == 0 else 0.42, 10), 0)],
-    "ring": [(_ellipse(0, 0, 0.9, 0.9), 0), (_ellipse(0, 0, 0.45, 0.45), -1)],
-    "cross": [(_box(-0.3, -0.9, 0.3, 0.9), 0), (_box(-0.9, -0.3, 0.9, 0.3), 0)],
-    "kite": [([(0, -0.95), (0.6, -0.2), (0, 0.95), (-0.6, -0.2)], 0)],
-    "flower": [(_polar(lambda a: 0.65 + 0.28 * np.cos(6 * a)), 0), (_ellipse(0, 0, 0.28, 0.28), 1)],
-    "bottle": [(_box(-0.4, -0.2, 0.4, 0.95), 0), (_box(-0.15, -0.9, 0.15, -0.2), 1)],
-    "car": [
-        (_box(-0.95, -0.1, 0.95, 0.4), 0),
-        ([(-0.6, -0.1), (-0.35, -0.55), (0.4, -0.55), (0.65, -0.1)], 0),
-        (_ellipse(-0.5, 0.42, 0.24, 0.24), 1),
-        (_ellipse(0.5, 0.42, 0.24, 0.24), 1),
-    ],
-    "lamp": [
-        ([(-0.35, -0.9), (0.35, -0.9), (0.75, -0.1), (-0.75, -0.1)], 0),
-        (_box(-0.08, -0.1, 0.08, 0.9), 1),
-        (_box(-0.4, 0.75, 0.4, 0.92), 1),
-    ],
-    "chair": [
-        (_box(-0.6, -0.9, -0.35, 0.9), 0),
-        (_box(-0.6, 0.0, 0.6, 0.25), 0),
-        (_box(0.38, 0.2, 0.6, 0.9), 1),
-    ],
-    "cat": [
-        (_ellipse(0, 0.15, 0.75, 0.65), 0),
-        ([(-0.7, 0.0), (-0.62, -0.85), (-0.15, -0.4)], 0),
-        ([(0.7, 0.0), (0.62, -0.85), (0.15, -0.4)], 0),
-        (_ellipse(-0.28, 0.05, 0.1, 0.12), 1),
-        (_ellipse(0.28, 0.05, 0.1, 0.12), 1),
-    ],
-    "bird": [
-        (_ellipse(0, 0.1, 0.6, 0.38), 0),
-        (_ellipse(0.55, -0.28, 0.25, 0.25), 0),
-        ([(0.75, -0.35), (1.0, -0.22), (0.75, -0.15)], 1),
-        ([(-0.5, 0.1), (-1.0, -0.25), (-0.9, 0.3)], 1),
-    ],
-    "screen": [
-        (_box(-0.9, -0.7, 0.9, 0.4), 1),
-        (_box(-0.75, -0.56, 0.75, 0.26), 0),
-        (_box(-0.15, 0.4, 0.15, 0.75), 1),
-        (_box(-0.5, 0.7, 0.5, 0.85), 1),
-    ],
-    "cup": [
-        (_box(-0.6, -0.6, 0.35, 0.75), 0),
-        (_ellipse(0.45, 0.05, 0.4, 0.42), 1),
-        (_ellipse(0.45, 0.05, 0.2, 0.22), -1),
-        (_box(-0.6, -0.6, 0.35, 0.75), 0),
-    ],
-    "drop": [
-        ([(0, -0.95), (0.35, -0.2), (0.55, 0.25), (-0.55, 0.25), (-0.35, -0.2)], 0),
-        (_ellipse(0, 0.35, 0.58, 0.55), 0),
-    ],
-    "moon": [(_ellipse(0, 0, 0.9, 0.9), 0), (_ellipse(0.45, -0.1, 0.75, 0.75), -1)],
-    "bus": [
-        (_box(-0.95, -0.6, 0.95, 0.5), 0),
-        (_box(-0.75, -0.4, -0.3, -0.05), 1),
-        (_box(-0.15, -0.4, 0.3, -0.05), 1),
-        (_box(0.45, -0.4, 0.8, -0.05), 1),
-        (_ellipse(-0.5, 0.52, 0.2, 0.2), 1),
-        (_ellipse(0.5, 0.52, 0.2, 0.2), 1),
-    ],
-    "sofa": [
-        (_box(-0.7, -0.55, 0.7, 0.1), 0),
-        (_box(-0.95, -0.15, -0.6, 0.55), 1),
-        (_box(0.6, -0.15, 0.95, 0.55), 1),
-        (_box(-0.65, 0.05, 0.65, 0.5), 0),
-    ],
-    "plant": [
-        ([(-0.4, 0.3), (0.4, 0.3), (0.28, 0.95), (-0.28, 0.95)], 1),
-        (_ellipse(0, -0.5, 0.22, 0.48), 0),
-        (_ellipse(-0.42, -0.15, 0.42, 0.2), 0),
-        (_ellipse(0.42, -0.15, 0.42, 0.2), 0),
-        (_box(-0.08, -0.3, 0.08, 0.4), 0),
-    ],
-}
-OBJECTS = {
-    "fish": [
-        (_ellipse(0.1, 0, 0.7, 0.42), 0),
-        ([(-0.5, 0), (-0.98, -0.45), (-0.98, 0.45)], 1),
-        (_ellipse(0.5, -0.1, 0.09, 0.09), 1),
-    ],
-    "house": [
-        (_box(-0.65, -0.1, 0.65, 0.85), 0),
-        ([(-0.85, -0.1), (0, -0.9), (0.85, -0.1)], 1),
-        (_box(-0.15, 0.35, 0.15, 0.85), 1),
-    ],
-    "tree": [(_box(-0.13, 0.2, 0.13, 0.95), 1), (_polar(lambda a: 0.62 + 0.08 * np.cos(8 * a)), 0)],
-    "mushroom": [
-        ([(-0.25, 0.0), (0.25, 0.0), (0.35, 0.9), (-0.35, 0.9)], 1),
-        ([(-0.9, 0.1), (-0.7, -0.5), (0, -0.85), (0.7, -0.5), (0.9, 0.1)], 0),
-    ],
-    "arrow": [(_box(-0.9, -0.2, 0.2, 0.2), 0), ([(0.15, -0.6), (0.95, 0), (0.15, 0.6)], 0)],
-    "key": [
-        (_ellipse(-0.55, 0, 0.4, 0.4), 0),
-        (_ellipse(-0.55, 0, 0.18, 0.18), -1),
-        (_box(-0.2, -0.12, 0.95, 0.12), 0),
-        (_box(0.6, 0.1, 0.72, 0.4), 0),
-        (_box(0.8, 0.1, 0.92, 0.4), 0),
-    ],
-    "umbrella": [
-        (_polar(lambda a: 0.9 if np.sin(a) <= 0.01 else 0.06), 0),
-        (_box(-0.05, 0.0, 0.05, 0.8), 1),
-        (_box(-0.05, 0.75, 0.25, 0.87), 1),
-    ],
-    "boat": [
-        ([(-0.95, 0.25), (0.95, 0.25), (0.6, 0.75), (-0.6, 0.75)], 0),
-        ([(0.0, -0.95), (0.0, 0.15), (0.7, 0.15)], 1),
-        (_box(-0.08, -0.9, 0.0, 0.25), 0),
-    ],
-    "gear": [
-        (_polar(lambda a: 0.9 if int(a * 10 / np.pi) % 2 == 0 else 0.68, 120), 0),
-        (_ellipse(0, 0, 0.28, 0.28), -1),
-    ],
-    "leaf": [
-        (
-            [
-                (-0.9, 0.55),
-                (-0.55, -0.25),
-                (0.1, -0.65),
-                (0.9, -0.75),
-                (0.7, 0.05),
-                (0.2, 0.5),
-                (-0.4, 0.65),
-            ],
-            0,
-        )
-    ],
-    "heart": [
-        (_ellipse(-0.4, -0.3, 0.45, 0.45), 0),
-        (_ellipse(0.4, -0.3, 0.45, 0.45), 0),
-        ([(-0.82, -0.12), (0.82, -0.12), (0, 0.9)], 0),
-    ],
-    "snowman": [
-        (_ellipse(0, 0.45, 0.5, 0.48), 0),
-        (_ellipse(0, -0.2, 0.36, 0.34), 0),
-        (_ellipse(0, -0.68, 0.24, 0.24), 0),
-        (_box(-0.22, -1.0, 0.22, -0.82), 1),
-    ],
-    "hammer": [(_box(-0.65, -0.8, 0.65, -0.35), 0), (_box(-0.12, -0.4, 0.12, 0.95), 1)],
-    "butterfly": [
-        (_ellipse(-0.45, -0.35, 0.45, 0.4), 0),
-        (_ellipse(0.45, -0.35, 0.45, 0.4), 0),
-        (_ellipse(-0.35, 0.4, 0.34, 0.34), 0),
-        (_ellipse(0.35, 0.4, 0.34, 0.34), 0),
-        (_box(-0.07, -0.7, 0.07, 0.75), 1),
-    ],
-    "rocket": [
-        ([(-0.3, 0.6), (-0.3, -0.4), (0, -0.95), (0.3, -0.4), (0.3, 0.6)], 0),
-        ([(-0.3, 0.2), (-0.65, 0.8), (-0.3, 0.6)], 1),
-        ([(0.3, 0.2), (0.65, 0.8), (0.3, 0.6)], 1),
-        (_ellipse(0, -0.2, 0.13, 0.13), 1),
-    ],
-    "pear": [
-        (_ellipse(0, 0.35, 0.6, 0.52), 0),
-        (_ellipse(0, -0.3, 0.35, 0.45), 0),
-        (_box(-0.05, -0.98, 0.05, -0.65), 1),
-    ],
-}
-
-
-class _Look:
-    """What things of one class have in common: hues, pattern; drawn from the class's own seed."""
-
-    def __init__(self, seed: int):
-        rng = np.random.RandomState(seed)
-        self.hues = rng.rand(2)
-        self.pattern = rng.randint(6)
-
-
-def _draw_thing(rng, picture, parts, look: _Look, centre, radius) -> np.ndarray:
-    """Draw a thing into `picture` in place; returns its mask (S, S) bool."""
-    size = picture.shape[0]
-    angle, squeeze = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.1)
-    flip = rng.choice((-1, 1))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    scale = np.array([flip * radius * squeeze, radius])
-    colours = [_colour(rng, hue) for hue in look.hues]
-    surface = _blend(colours[0], 0.55 * colours[0], _pattern(rng, look.pattern, size))
-    mask = np.zeros((size, size), bool)
-    thing = picture.copy()
-    for polygon, number in parts:
-        points = (np.array(polygon) * scale) @ turn.T + centre
-        sheet = Image.new("L", (2 * size, 2 * size))
-        ImageDraw.Draw(sheet).polygon([tuple(2 * p) for p in points], fill=255)
-        cover = np.asarray(sheet.resize((size, size), Image.Resampling.BOX)) / 255
-        if number < 0:
-            thing = _blend(thing, picture, cover)
-            mask &= cover < 0.5
-        else:
-            thing = _blend(thing, surface if number == 0 else colours[1], cover)
-            mask |= cover >= 0.5
-    picture[:] = thing
-    return mask
-
-
-def _scene(rng, size: int) -> np.ndarray:
-    """A background: two or three muted colours in smooth patches, some clutter."""
-    colours = [_colour(rng, rng.rand(), (0.05, 0.5), (0.3, 0.9)) for _ in range(3)]
-    picture = _blend(colours[0], colours[1], _noise(rng, size, size, rng.randint(2, 6)))
-    patches = _noise(rng, size, size, 3, 2) > 0.62
-    picture = _blend(
-        picture, _blend(picture, colours[2], np.full((size, size), 0.6)), patches.astype(float)
-    )
-    grain = _pattern(rng, rng.randint(6), size)
-    return picture * (1 - 0.18 * grain[..., None])
-
-
-def _light(rng, picture: np.ndarray) -> np.ndarray:
-    """Uneven light, slight blur and sensor noise."""
-    height, width = picture.shape[:2]
-    picture = picture * (0.75 + 0.45 * _noise(rng, height, width, 1, 1))[..., None]
-    picture = _blurred(picture, 0.6)
-    return np.clip(picture + rng.normal(0, 0.02, picture.shape), 0, 1)
-
-
-def _blurred(picture: np.ndarray, radius: float) -> np.ndarray:
-    """(H, W, 3) or (H, W) in 0..1, Gaussian blur of that radius in pixels."""
-    image = Image.fromarray(_bytes(picture)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image) / 255
-
-
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _write(picture: np.ndarray, path: Path) -> None:
@@ -349,130 +99,52 @@ def _write(picture: np.ndarray, path: Path) -> None:
     Image.fromarray(picture).save(path, **options)
 
 
-def _things_picture(rng, catalogue, looks, names, size: int = SIZE):
-    """A scene with the named things, the last in front: picture and one mask per thing."""
-    picture, masks = _scene(rng, size), []
-    for name in names:
-        radius = size * rng.uniform(0.2, 0.5)
-        centre = rng.uniform(0.85 * radius, size - 0.85 * radius, 2)
-        mask = _draw_thing(rng, picture, catalogue[name], looks[name], centre, radius)
-        masks = [m & ~mask for m in masks] + [mask]
-    return _light(rng, picture), masks
-
-
 def _write_everyday(raw: Path) -> int:
     """PASCAL VOC layout: JPEGImages, SegmentationClassAug with void borders, four lists."""
     rng = np.random.RandomState(20241)
-    names = list(EVERYDAY)
-    looks = {name: _Look(100 + i) for i, name in enumerate(names)}
+    names = list(scenes.EVERYDAY)
+    looks = {name: scenes.Look(100 + i) for i, name in enumerate(names)}
     entries = []
     for number in range(SOURCE_PICTURES):
         chosen = [names[number % len(names)]]
         chosen += list(rng.choice([n for n in names if n not in chosen], rng.randint(1, 3), replace=False))
-        picture, masks = _things_picture(rng, EVERYDAY, looks, chosen[::-1])
-        labels = np.zeros((SIZE, SIZE), np.uint8)
-        for name, mask in zip(chosen[::-1], masks, strict=True):
-            labels[mask] = names.index(name) + 1
+        picture, masks = scenes.things(rng, scenes.EVERYDAY, looks, chosen[::-1], SIZE)
+        labels = scenes.labels_of(masks, [names.index(name) + 1 for name in chosen[::-1]])
         image = f"{2007 + number % 5}_{number:06d}"
         for value in set(np.unique(labels).tolist()) - {0}:
             if (labels == value).mean() > 0.015:
                 entries.append((value, image))
-        border = np.zeros_like(labels, bool)
-        border[1:] |= labels[1:] != labels[:-1]
-        border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-        labels[border] = 255
-        _write(_bytes(picture), raw / "JPEGImages" / f"{image}.jpg")
-        _write(labels, raw / "SegmentationClassAug" / f"{image}.png")
-    (raw / "classes.txt").write_text("\n".join(names) + "\n")
-    (raw / "splits").mkdir(exist_ok=True)
-    for fold in range(4):
-        mine = sorted(e for e in entries if 5 * fold < e[0] <= 5 * fold + 5)
-        lines = [f"{image}__{value:02d}" for value, image in mine]
-        (raw / "splits" / f"fold{fold}.txt").write_text("\n".join(lines) + "\n")
+        _write(scenes.to_bytes(picture), raw / "JPEGImages" / f"{image}.jpg")
+        _write(scenes.with_void_borders(labels), raw / "SegmentationClassAug" / f"{image}.png")
+    _write_folds(raw, entries)
     return SOURCE_PICTURES
 
 
 def _write_objects(raw: Path) -> int:
     """FSS-1000 layout: a folder a class with numbered pictures, lists of classes."""
     rng = np.random.RandomState(20242)
-    names = list(OBJECTS)
-    looks = {name: _Look(200 + i) for i, name in enumerate(names)}
+    names = list(scenes.OBJECTS)
+    looks = {name: scenes.Look(200 + i) for i, name in enumerate(names)}
     for name in names:
         for number in range(1, OBJECT_PICTURES + 1):
             others = [n for n in names if n != name]
             chosen = [*rng.choice(others, rng.randint(0, 3), replace=False), name]
-            picture, masks = _things_picture(rng, OBJECTS, looks, chosen)
-            _write(_bytes(picture), raw / name / f"{number}.jpg")
-            _write(_bytes(masks[-1].astype(float)), raw / name / f"{number}.png")
-    (raw / "splits").mkdir(exist_ok=True)
-    for split, members in (
-        ("trn", []),
-        ("val", names[:VALIDATION_CLASSES]),
-        ("test", names[VALIDATION_CLASSES : VALIDATION_CLASSES + TEST_CLASSES]),
-    ):
-        (raw / "splits" / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
+            picture, masks = scenes.things(rng, scenes.OBJECTS, looks, chosen, SIZE)
+            _write(scenes.to_bytes(picture), raw / name / f"{number}.jpg")
+            _write(scenes.to_bytes(masks[-1].astype(float)), raw / name / f"{number}.png")
+    val, test = names[:VALIDATION_CLASSES], names[VALIDATION_CLASSES:][:TEST_CLASSES]
+    _write_splits(raw, {"trn": [], "val": val, "test": test})
     return len(names) * OBJECT_PICTURES
 
 
 def _write_landcover(raw: Path) -> int:
     """DeepGlobe's raw layout: large tiles with colour masks; the reader cuts and filters them."""
     rng = np.random.RandomState(20243)
-    colours = {label: code for code, label in deepglobe.CODES.items()}
     for number in range(TILES):
-        classes = _regions(rng)
-        tile = np.zeros((TILE, TILE, 3))
-        for label, surface in enumerate(_surfaces(rng)):
-            tile[classes == label] = surface[classes == label]
-        haze = 0.15 * _noise(rng, TILE, TILE, 2, 2)
-        tile = _light(rng, _blend(tile, (0.85, 0.88, 0.9), haze))
-        code = np.vectorize(colours.get)(classes)
-        mask = np.stack([(code >> 2) & 1, (code >> 1) & 1, code & 1], -1)
-        _write(_bytes(tile), raw / "train" / f"{1000 + 137 * number}_sat.jpg")
-        _write(_bytes(mask.astype(float)), raw / "train" / f"{1000 + 137 * number}_mask.png")
+        tile, classes = scenes.land(rng, TILE)
+        _write(scenes.to_bytes(tile), raw / "train" / f"{1000 + 137 * number}_sat.jpg")
+        _write(_colours(classes), raw / "train" / f"{1000 + 137 * number}_mask.png")
     return TILES
-
-
-def _regions(rng) -> np.ndarray:
-    """A map (TILE, TILE) of classes 0..6: wavy cells around random seeds, a little unknown."""
-    y, x = np.mgrid[:TILE, :TILE] / TILE
-    x = x + 0.12 * (_noise(rng, TILE, TILE, 6) - 0.5)
-    y = y + 0.12 * (_noise(rng, TILE, TILE, 6) - 0.5)
-    seeds = rng.rand(90, 2)
-    labels = rng.permutation(np.arange(90) % 6)
-    distance = (x[..., None] - seeds[:, 0]) ** 2 + (y[..., None] - seeds[:, 1]) ** 2
-    classes = labels[distance.argmin(-1)]
-    classes[(_noise(rng, TILE, TILE, 5) > 0.96)] = 6
-    return classes
-
-
-def _surfaces(rng) -> list[np.ndarray]:
-    """One picture (TILE, TILE, 3) per class as seen from above, and one for unknown."""
-
-    def fine():
-        return _noise(rng, TILE, TILE, 60, 2)
-
-    y, x = np.mgrid[:TILE, :TILE]
-    fields = _noise(rng, TILE, TILE, 7, 1)
-    angle = np.floor(fields * 4) * 0.8
-    furrows = 0.5 + 0.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.9)
-    agriculture = _blend(
-        _blend((0.45, 0.5, 0.22), (0.68, 0.62, 0.32), np.floor(fields * 5) / 5),
-        (0.3, 0.38, 0.15),
-        0.45 * furrows,
-    )
-    blocks = ((x % 24 < 3) | (y % 20 < 3)).astype(float)
-    roofs = np.kron(rng.rand(TILE // 8, TILE // 8), np.ones((8, 8)))
-    urban = _blend(_blend((0.42, 0.4, 0.4), (0.78, 0.7, 0.66), roofs), (0.55, 0.55, 0.56), blocks)
-    rangeland = _blend((0.5, 0.5, 0.3), (0.6, 0.55, 0.38), _noise(rng, TILE, TILE, 14))
-    crowns = _noise(rng, TILE, TILE, 80, 1)
-    forest = _blend((0.08, 0.2, 0.08), (0.25, 0.4, 0.18), crowns)
-    water = _blend((0.08, 0.16, 0.24), (0.12, 0.24, 0.3), _noise(rng, TILE, TILE, 10))
-    barren = _blend((0.72, 0.64, 0.52), (0.86, 0.8, 0.7), _noise(rng, TILE, TILE, 25))
-    unknown = _blend((0.75, 0.75, 0.75), (0.95, 0.95, 0.95), _noise(rng, TILE, TILE, 8))
-    return [
-        _blend(s, 0.8 * s, 0.6 * fine())
-        for s in (agriculture, urban, rangeland, forest, water, barren, unknown)
-    ]
 
 
 def _write_lesions(raw: Path) -> int:
@@ -482,102 +154,208 @@ def _write_lesions(raw: Path) -> int:
     kinds = [kind for kind, number in LESIONS.items() for _ in range(number)]
     for place, kind in enumerate(rng.permutation(kinds)):
         name = f"ISIC_{1000000 + 7 * place:07d}"
-        picture, mask = _lesion(rng, kind)
-        _write(_bytes(picture), raw / isic2018.IMAGES / f"{name}.jpg")
-        _write(_bytes(mask.astype(float)), raw / isic2018.MASKS / f"{name}_segmentation.png")
+        picture, mask = scenes.lesion(rng, kind, SIZE)
+        _write(scenes.to_bytes(picture), raw / isic2018.IMAGES / f"{name}.jpg")
+        _write(scenes.to_bytes(mask.astype(float)), raw / isic2018.MASKS / f"{name}_segmentation.png")
         table.append((name, kind))
-    with (raw / "class_id.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("ID", "Class"), *table])
+    _write_table(raw, table)
     return len(table)
-
-
-def _lesion(rng, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Skin with one lesion, hairs and a dark rim now and then; its mask."""
-    y, x = (np.mgrid[:SIZE, :SIZE] / SIZE - 0.5) * 2
-    tone = rng.uniform(0, 1)
-    skin = np.array((0.9, 0.72, 0.62)) * (1 - tone) + np.array((0.72, 0.5, 0.4)) * tone
-    picture = _blend(skin, 0.9 * skin, _noise(rng, SIZE, SIZE, 5))
-    picture = _blend(picture, (0.85, 0.5, 0.45), 0.3 * (_noise(rng, SIZE, SIZE, 3) > 0.6))
-    reach = {"nevus": (0.25, 0.5), "melanoma": (0.35, 0.8), "seborrheic_keratosis": (0.28, 0.65)}[kind]
-    ragged = {"nevus": 0.12, "melanoma": 0.45, "seborrheic_keratosis": 0.25}[kind]
-    rx, ry = rng.uniform(*reach), rng.uniform(*reach)
-    cx, cy = rng.uniform(-0.3, 0.3, 2)
-    angle = rng.uniform(0, np.pi)
-    u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-    v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
-    field = (u / rx) ** 2 + (v / ry) ** 2 + ragged * 2 * (_noise(rng, SIZE, SIZE, 4) - 0.5)
-    mask = field < 1
-    soft = np.clip((1 - field) / {"nevus": 0.5, "melanoma": 0.3, "seborrheic_keratosis": 0.15}[kind], 0, 1)
-    depth = rng.uniform(0.35, 0.9)  # some lesions are barely darker than the skin
-    brown = skin * (1 - depth) + np.array((0.32, 0.18, 0.12)) * depth
-    body = _blend(brown, 0.75 * brown, _noise(rng, SIZE, SIZE, 10))
-    if kind == "melanoma":
-        body = _blend(body, (0.2, 0.2, 0.28), 0.8 * (_noise(rng, SIZE, SIZE, 4) > 0.55))
-    if kind == "seborrheic_keratosis":
-        body = _blend(body, (0.85, 0.75, 0.55), 0.5 * (_noise(rng, SIZE, SIZE, 22) > 0.7))
-    picture = _blend(picture, body, soft)
-    sheet = Image.fromarray(_bytes(picture))
-    pen = ImageDraw.Draw(sheet)
-    for _ in range(rng.randint(0, 9)):
-        start, heading = rng.uniform(0, SIZE, 2), rng.uniform(0, 2 * np.pi)
-        headings = heading + rng.uniform(-0.12, 0.12) * np.arange(14)
-        hair = start + 8 * np.stack([np.cos(headings), np.sin(headings)], -1).cumsum(0)
-        pen.line([tuple(point) for point in hair], fill=(50, 32, 25), width=1)
-    picture = np.asarray(sheet) / 255
-    if rng.rand() < 0.4:
-        picture = picture * np.clip((1.25 - np.hypot(x, y)) * 6, 0.05, 1)[..., None]
-    return _light(rng, picture), mask
 
 
 def _write_lungs(raw: Path) -> int:
     """Chest X-ray layout: grey pictures, masks with and without the ending _mask."""
     rng = np.random.RandomState(20245)
     for number in range(LUNGS):
-        picture, mask = _chest(rng)
+        picture, mask = scenes.chest(rng, SIZE)
         shenzhen = number % 3 != 0
         name = f"{'CHNCXR' if shenzhen else 'MCUCXR'}_{number + 1:04d}_{number % 2}"
-        _write(_bytes(picture), raw / "CXR_png" / f"{name}.png")
+        _write(scenes.to_bytes(picture), raw / "CXR_png" / f"{name}.png")
         ending = "_mask" if shenzhen else ""
-        _write(_bytes(mask.astype(float)), raw / "masks" / f"{name}{ending}.png")
+        _write(scenes.to_bytes(mask.astype(float)), raw / "masks" / f"{name}{ending}.png")
     return LUNGS
 
 
-def _chest(rng) -> tuple[np.ndarray, np.ndarray]:
-    """A frontal chest picture (S, S) grey, and the mask of both lungs."""
-    y, x = (np.mgrid[:SIZE, :SIZE] / SIZE - 0.5) * 2
-    x, y = x + rng.uniform(-0.32, 0.32), y + rng.uniform(-0.3, 0.3)
-    angle = rng.uniform(-0.3, 0.3)
-    x, y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    scale = rng.uniform(0.62, 1.15)
-    x, y = x / scale, y / (scale * rng.uniform(0.85, 1.1))
-    wobble = 0.25 * (_noise(rng, SIZE, SIZE, 3) - 0.5)
-    body = (x / 0.95) ** 4 + ((y - 0.2) / 1.3) ** 4 + wobble
-    picture = np.clip(0.12 + 0.55 * np.clip((1.15 - body) * 3, 0, 1), 0, 1)
-    mask = np.zeros((SIZE, SIZE), bool)
-    for side in (-1, 1):
-        width, height = rng.uniform(0.27, 0.36), rng.uniform(0.55, 0.7)
-        u = (side * x - 0.43 - 0.06 * y) / width
-        v = (y + 0.05) / height
-        field = np.abs(u) ** 2.4 + np.abs(v) ** 2.6 * (1 + 0.5 * np.clip(-v, 0, 1)) + wobble
-        field = field + 1.2 * np.clip(0.5 - np.hypot(x - 0.2, y - 0.45) / 0.55, 0, 1) * (side == 1)
-        mask |= field < 1
-        dark = np.clip((1 - field) * 3, 0, 1) * rng.uniform(0.35, 0.75)
-        picture = picture * (1 - dark) + 0.12 * dark
-    ribs = np.clip(np.sin((y + 0.35 * np.abs(x)) * rng.uniform(17, 22)), 0, 1) ** 2
-    picture += 0.13 * ribs * (body < 1)
-    picture += 0.3 * np.exp(-((x / 0.09) ** 2)) * (y > -1.2)
-    heart = ((x - 0.14) / 0.32) ** 2 + ((y - 0.4) / 0.36) ** 2
-    picture += 0.25 * np.clip(1 - heart, 0, 1)
-    haze = rng.uniform(0, 0.35)
-    picture = picture * (1 - haze * _noise(rng, SIZE, SIZE, 3)) + haze * 0.5 * _noise(rng, SIZE, SIZE, 4)
-    picture = rng.uniform(0.0, 0.15) + rng.uniform(0.7, 1.05) * picture
-    return np.clip(_blurred(picture, 1.0) + rng.normal(0, 0.02, picture.shape), 0, 1), mask
+# What readers want to know of the files besides.
 
 
+def _write_folds(raw: Path, entries: list[tuple[int, str]]) -> None:
+    """Lists of (class from 1, picture) of PASCAL, five classes each, and the names of the classes."""
+    (raw / "classes.txt").write_text("\n".join(scenes.EVERYDAY) + "\n")
+    (raw / "splits").mkdir(exist_ok=True)
+    for fold in range(4):
+        mine = sorted(e for e in entries if 5 * fold < e[0] <= 5 * fold + 5)
+        lines = [f"{image}__{value:02d}" for value, image in mine]
+        (raw / "splits" / f"fold{fold}.txt").write_text("\n".join(lines) + "\n")
+
+
+def _write_splits(raw: Path, splits: dict[str, list[str]]) -> None:
+    """Lists of classes of FSS-1000."""
+    (raw / "splits").mkdir(exist_ok=True)
+    for split, names in splits.items():
+        (raw / "splits" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def _colours(classes: np.ndarray) -> np.ndarray:
+    """(H, W) of DeepGlobe's classes -> (H, W, 3) uint8, its colours."""
+    table = np.zeros((len(deepglobe.CODES), 3), np.uint8)
+    for code, label in deepglobe.CODES.items():
+        table[label] = [255 * (code >> bit & 1) for bit in (2, 1, 0)]
+    return table[classes]
+
+
+def _write_table(raw: Path, table: list[tuple[str, str]]) -> None:
+    """class_id.csv of ISIC 2018."""
+    with (raw / "class_id.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("ID", "Class"), *table])
+
+
+# The same at full size. Pictures are drawn small and enlarged, each from a generator of its own, so
+# that it is the same one whichever process draws it.
+
+
+def _drawn(name: str, threads: int, draw: Callable, tasks: list) -> list:
+    """What `draw` returns for every task, in order, from as many processes as `threads`."""
+    progress, results = Progress(f"{name}: drawing pictures", len(tasks)), []
+    for result in in_processes(draw, tasks, threads, name, "generate"):
+        results.append(result)
+        progress.step()
+    return results
+
+
+def _scaled(number: int, scale: float, least: int = LEAST) -> int:
+    return max(least, round(scale * number))
+
+
+def _enlarge(picture: np.ndarray, size: tuple[int, int], path: Path, rng, grain: float) -> None:
+    """Write a picture in 0..1 at `size`, with as much grain as makes its file as large as real ones."""
+    image = Image.fromarray(scenes.to_bytes(picture)).resize(size, Image.Resampling.BICUBIC)
+    noise = Image.frombytes(image.mode, size, rng.bytes(len(image.mode) * size[0] * size[1]))
+    _save(Image.blend(image, noise, grain), path)
+
+
+def _enlarge_mask(mask: np.ndarray, size: tuple[int, int], path: Path) -> None:
+    """Write a mask at `size`: bool (H, W) in black and white, uint8 (H, W) or (H, W, 3) as it is."""
+    mask = scenes.to_bytes(mask) if mask.dtype == bool else mask
+    _save(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST), path)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with replacing(path) as temporary:
+        if path.suffix == ".jpg":
+            image.save(temporary, format="JPEG", quality=95)
+        else:
+            image.save(temporary, format="PNG", compress_level=1)  # of 9, the fastest
+
+
+def _write_full_everyday(raw: Path, scale: float, drawn: Callable) -> int:
+    """As many pictures of two things, evenly spread, as there are more entries than pictures."""
+    pictures = _scaled(FULL_PICTURES, scale, LEAST * len(scenes.EVERYDAY))
+    pairs = round(pictures * (FULL_ENTRIES / FULL_PICTURES - 1))
+    tasks = [(raw, n, (n + 1) * pairs // pictures > n * pairs // pictures) for n in range(pictures)]
+    entries = [entry for found in drawn(_draw_everyday, tasks) for entry in found]
+    _write_folds(raw, entries)
+    return pictures
+
+
+def _draw_everyday(task: tuple[Path, int, bool]) -> list[tuple[int, str]]:
+    """One picture, of two things or one; returns its entries."""
+    raw, number, is_pair = task
+    rng, names = np.random.RandomState([20251, number]), list(scenes.EVERYDAY)
+    looks = {name: scenes.Look(100 + i) for i, name in enumerate(names)}
+    shares = [0.0]
+    while min(shares) <= 0.015:  # until one thing does not hide the other
+        first, second = number % len(names), rng.randint(1, len(names))
+        values = [first, (first + second) % len(names)][: 1 + is_pair]
+        chosen = [names[value] for value in values]
+        picture, masks = scenes.things(rng, scenes.EVERYDAY, looks, chosen, SIZE)
+        labels = scenes.labels_of(masks, [value + 1 for value in values])
+        shares = [(labels == value + 1).mean() for value in values]
+    image = f"{2007 + number % 5}_{number:06d}"
+    labels = scenes.with_void_borders(labels)
+    _enlarge(picture, FULL_PICTURE, raw / "JPEGImages" / f"{image}.jpg", rng, 0.08)
+    _enlarge_mask(labels, FULL_PICTURE, raw / "SegmentationClassAug" / f"{image}.png")
+    return [(value + 1, image) for value in values]
+
+
+def _write_full_objects(raw: Path, scale: float, drawn: Callable) -> int:
+    """The shapes again and again, each time of another look and as another class."""
+    shapes, splits, tasks = list(scenes.OBJECTS), {}, []
+    for split, number in FULL_CLASSES.items():
+        splits[split] = []
+        for _ in range(_scaled(number, scale, 2)):
+            look = len(tasks) // OBJECT_PICTURES
+            name = f"{shapes[look % len(shapes)]}_{look:03d}"
+            splits[split].append(name)
+            tasks += [(raw, name, look, n) for n in range(1, OBJECT_PICTURES + 1)]
+    drawn(_draw_object, tasks)
+    _write_splits(raw, splits)
+    return len(tasks)
+
+
+def _draw_object(task: tuple[Path, str, int, int]) -> None:
+    raw, name, look, number = task
+    rng, shape = np.random.RandomState([20252, look, number]), name.rpartition("_")[0]
+    looks = {shape: scenes.Look(200 + look)}
+    picture, masks = scenes.things(rng, scenes.OBJECTS, looks, [shape], SIZE)
+    _enlarge(picture, FULL_OBJECT, raw / name / f"{number}.jpg", rng, 0.08)
+    _enlarge_mask(masks[0], FULL_OBJECT, raw / name / f"{number}.png")
+
+
+def _write_full_landcover(raw: Path, scale: float, drawn: Callable) -> int:
+    tiles = _scaled(FULL_TILES, scale, 2)
+    drawn(_draw_tile, [(raw, number) for number in range(tiles)])
+    return tiles
+
+
+def _draw_tile(task: tuple[Path, int]) -> None:
+    raw, number = task
+    rng, name = np.random.RandomState([20253, number]), f"{1000 + 137 * number}"
+    # Most real tiles are nearly of one class: of 28,908 pieces about 5,700 are kept. The first two have
+    # all classes, however few tiles there are.
+    tile, classes = scenes.land(rng, TILE // 2, 1 + number % 2 if number >= 2 else 12)
+    _enlarge(tile, FULL_TILE, raw / "train" / f"{name}_sat.jpg", rng, 0.04)
+    _enlarge_mask(_colours(classes), FULL_TILE, raw / "train" / f"{name}_mask.png")
+
+
+def _write_full_lesions(raw: Path, scale: float, drawn: Callable) -> int:
+    kinds = [kind for kind, number in FULL_LESIONS.items() for _ in range(_scaled(number, scale))]
+    kinds = np.random.RandomState(20254).permutation(kinds).tolist()
+    table = drawn(_draw_lesion, [(raw, place, kind) for place, kind in enumerate(kinds)])
+    _write_table(raw, table)
+    return len(table)
+
+
+def _draw_lesion(task: tuple[Path, int, str]) -> tuple[str, str]:
+    """One lesion; returns its line of the table."""
+    raw, place, kind = task
+    rng, name = np.random.RandomState([20254, place]), f"ISIC_{7 * place:07d}"
+    size = FULL_LESION[place % len(FULL_LESION)]
+    picture, mask = scenes.lesion(rng, kind, SIZE)
+    _enlarge(picture, size, raw / isic2018.IMAGES / f"{name}.jpg", rng, 0.1)
+    _enlarge_mask(mask, size, raw / isic2018.MASKS / f"{name}_segmentation.png")
+    return name, kind
+
+
+def _write_full_lungs(raw: Path, scale: float, drawn: Callable) -> int:
+    origins = [origin for origin, number in FULL_LUNGS.items() for _ in range(_scaled(number, scale))]
+    drawn(_draw_chest, [(raw, number, origin) for number, origin in enumerate(origins)])
+    return len(origins)
+
+
+def _draw_chest(task: tuple[Path, int, str]) -> None:
+    raw, number, origin = task
+    rng, name = np.random.RandomState([20255, number]), f"{origin}_{number + 1:04d}_{number % 2}"
+    ending = "_mask" if origin == "CHNCXR" else ""
+    picture, mask = scenes.chest(rng, SIZE)
+    _enlarge(picture, FULL_LUNG[origin], raw / "CXR_png" / f"{name}.png", rng, 0.03)
+    _enlarge_mask(mask, FULL_LUNG[origin], raw / "masks" / f"{name}{ending}.png")
+
+
+# By kind: the format that it is written in, and the writers of the demo's pictures and of a share of all.
 WRITERS = {
-    "everyday": (_write_everyday, "pascal"),
-    "objects": (_write_objects, "fss1000"),
-    "landcover": (_write_landcover, "deepglobe"),
-    "lesions": (_write_lesions, "isic2018"),
-    "lungs": (_write_lungs, "chestxray"),
+    "everyday": ("pascal", _write_everyday, _write_full_everyday),
+    "objects": ("fss1000", _write_objects, _write_full_objects),
+    "landcover": ("deepglobe", _write_landcover, _write_full_landcover),
+    "lesions": ("isic2018", _write_lesions, _write_full_lesions),
+    "lungs": ("chestxray", _write_lungs, _write_full_lungs),
 }

@@ -39,7 +39,7 @@ rule generate:
         data="|".join(GENERATED) or "NONE",
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 8 if run.scale else 1
     resources:
         mem_mb=by_attempt(1000),
         runtime=by_attempt(10),

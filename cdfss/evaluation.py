@@ -50,6 +50,7 @@ def evaluate(
     device: str = "cpu",
     gpu: str | None = None,
     parameters: tuple[int, int] = (0, 0),
+    masks_alone: bool = False,
 ) -> tuple[list[dict], list[dict], dict[int, np.ndarray]]:
     """Rows, what they cost, and predicted masks (S, S) of 0 and 1 by episode, of a list of episodes.
 
@@ -63,12 +64,13 @@ def evaluate(
         device: "cpu" or "cuda".
         gpu: its name.
         parameters: numbers of those added to the source model and of those tuned.
+        masks_alone: the predictor looks at no picture, so that none is read; it is handed black ones.
     """
     rows, costs, masks = [], [], {}
     title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
     progress = Progress(title, len(episodes))
     steps = settings.get("steps", 0)
-    coming = _read_ahead(index, episodes, settings["image_size"], readers, at_once)
+    coming = _read_ahead(index, episodes, settings["image_size"], readers, at_once, masks_alone)
     waiting: list = []
     while True:
         waiting += itertools.islice(coming, max(0, at_once.number - len(waiting)))
@@ -120,15 +122,20 @@ def evaluate(
     return rows, costs, masks
 
 
-def _read_ahead(index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne):
+def _read_ahead(
+    index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne, masks_alone: bool
+):
     """Episodes in order with their pictures, a batch of them read by other threads before its turn.
 
     Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
     """
 
+    black = np.zeros((size, size, 3), np.uint8)
+
     def read(episode):
-        query = index.read(index.rows.loc[episode.query_row], size)
-        supports = [index.read(index.rows.loc[row], size) for row in episode.support_rows]
+        rows = [index.rows.loc[row] for row in (episode.query_row, *episode.support_rows)]
+        pictures = [black if masks_alone else index.read_image(row, size) for row in rows]
+        query, *supports = [(picture, *index.read_mask(row, size)) for picture, row in zip(pictures, rows)]
         return *query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
 
     with ThreadPoolExecutor(readers) as reader:
@@ -363,4 +370,5 @@ def run_trivial(settings, index_path, episodes_path, rows, predictions, cost) ->
     facts = origin(settings, index, listed, "rows without a model")
     predictor = TRIVIAL[settings["predictor"]]
     listed = shard(listed, settings["shard"], settings["shards"])
-    save(evaluate(settings, index, listed, predictor), facts, rows, predictions, cost)
+    evaluated = evaluate(settings, index, listed, predictor, masks_alone=True)
+    save(evaluated, facts, rows, predictions, cost)

@@ -12,6 +12,8 @@ import io
 import json
 import os
 import shutil
+import threading
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +58,35 @@ SCHEMA = pa.schema(
         ("mask_sha256", pa.string()),
     ]
 )
+
+
+# The query and supports of many episodes are the same pictures: a few hundred chest X-rays of 9 to 20
+# megapixels are read five times each, and each time takes as long as some steps of adaptation.
+LARGE = 1_000_000  # pixels of a picture that is kept, once it is small, for the next episode
+MOST_KEPT = 400_000_000  # bytes of them in a job
+
+
+class _Kept:
+    """Arrays by key, those that were used last, up to a number of bytes. For several threads."""
+
+    def __init__(self, most: int):
+        self.most, self.bytes = most, 0
+        self.arrays: OrderedDict = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, key) -> np.ndarray | None:
+        with self.lock:
+            if key in self.arrays:
+                self.arrays.move_to_end(key)
+            return self.arrays.get(key)
+
+    def put(self, key, array: np.ndarray) -> None:
+        with self.lock:
+            if key not in self.arrays:
+                self.arrays[key] = array
+                self.bytes += array.nbytes
+            while self.bytes > self.most:
+                self.bytes -= self.arrays.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
@@ -117,12 +148,48 @@ class Index:
         Raises:
             CdfssError: when a file is no longer what was indexed, by its content.
         """
+        return self.read_image(row, size), *self.read_mask(row, size)
+
+    def read_image(self, row, size: int) -> np.ndarray:
+        """The picture of `read` alone."""
+
+        def read():
+            return read_image(self._content(row["image"], row["image_sha256"]), size, self.reading)
+
+        return self._read(row, (row["image"], size), read).copy()
+
+    def read_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Foreground and void of `read` alone."""
         value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
-        image, mask = (self._content(row[kind], row[f"{kind}_sha256"]) for kind in ("image", "mask"))
+
+        def read():  # a bit a pixel
+            content = self._content(row["mask"], row["mask_sha256"])
+            return np.packbits(read_mask(content, value, size, self.reading), axis=-1)
+
+        bits = self._read(row, (row["mask"], value, size), read)
+        foreground, void = np.unpackbits(bits, axis=-1, count=size).view(bool)
+        return foreground, void
+
+    def _read(self, row, key: tuple, read) -> np.ndarray:
+        """What `read` returns, from memory where the picture is large and was read before.
+
+        Args:
+            key: the file, and how it is read.
+        """
+        found = self._kept.get(key)
+        if found is not None:
+            return found
         try:
-            return read_image(image, size, self.reading), *read_mask(mask, value, size, self.reading)
+            found = read()
         except (ValueError, OSError) as error:
-            raise CdfssError(f"{self.name}: {row['image']} or its mask cannot be read: {error}") from error
+            raise CdfssError(f"{self.name}: {key[0]} cannot be read: {error}") from error
+        if row["height"] * row["width"] > LARGE:
+            self._kept.put(key, found)
+        return found
+
+    @cached_property
+    def _kept(self) -> "_Kept":
+        return _Kept(MOST_KEPT)
 
     def _content(self, path: str, sha256: str) -> io.BytesIO:
         try:

@@ -1,10 +1,10 @@
-"""Command line: `python -m cdfss reference | datasets | check FILE`."""
+"""Command line: `python -m cdfss reference | datasets | check FILE | spent FOLDER`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from cdfss import configuration, preflight
+from cdfss import configuration, preflight, spent
 from cdfss.datasets import places
 from cdfss.errors import CdfssError
 
@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("datasets", help="list the registered data sets and their sources")
     check = commands.add_parser("check", help="check a configuration and its data")
     check.add_argument("file", type=Path)
+    taken = commands.add_parser("spent", help="what a run took: time and memory by rule, disk by folder")
+    taken.add_argument("folder", type=Path, help="results/<name>")
     given = parser.parse_args(arguments)
     try:
         if given.command == "reference":
@@ -24,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
             Path("config/schema.json").write_text(configuration.schema())
         elif given.command == "datasets":
             _list_data_sets()
+        elif given.command == "spent":
+            print(spent.report(given.folder))
         else:
             found = preflight.problems(configuration.load(given.file))
             print("\n".join(found) or f"{given.file}: nothing is wrong")

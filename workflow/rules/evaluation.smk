@@ -52,7 +52,7 @@ rule evaluate_trivial:
     log:
         f"{FOLDER}/logs/evaluate/{JOB}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/evaluate/{JOB}.tsv"
+        f"{FOLDER}/benchmarks/evaluate_trivial/{JOB}.tsv"
     wildcard_constraints:
         variant="|".join(TRIVIAL) or "NONE",
     conda:

@@ -23,7 +23,7 @@ rule table:
     log:
         f"{FOLDER}/logs/table{{number}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/table{{number}}.tsv"
+        f"{FOLDER}/benchmarks/table/{{number}}.tsv"
     wildcard_constraints:
         number="|".join(map(str, TABLES)),
     conda:

@@ -8,7 +8,7 @@ import pytest
 from conftest import square_mask, write_picture
 
 from cdfss import CdfssError
-from cdfss.datasets import index, tracking
+from cdfss.datasets import index, places, synthetic, tracking
 
 
 @pytest.fixture
@@ -249,3 +249,24 @@ def test_pieces_that_have_to_be_made_are_tracked_by_what_they_are_made_from(sett
     assert tracking.key(given, path) != tracking.FIRST
     assert index.build(given, path, 1, lambda line: None).identity != built.identity
     assert not list(built.root.parent.glob("*.partial"))
+
+
+def test_files_of_another_origin_have_one_key_before_and_after_they_come(tmp_path):
+    """Or all that depends on them would run twice."""
+
+    def at(scale):
+        settings = {"format": "fss1000", "root": None, "splits": None, "download": None}
+        settings |= {"name": "objects", "folder": str(tmp_path), "synthetic": "objects"}
+        return settings | {"split": "test", "on_bad_pair": "stop"} | {"scale": scale}
+
+    keys, path = [], tmp_path / "test.parquet"
+    for scale in (0.001, 0.002, 0.001):
+        given = at(scale)
+        before = tracking.key(given, path)
+        if not places.marker(given).exists():
+            synthetic.generate(given, places.marker(given))
+        assert tracking.key(given, path) == before
+        index.build(given, path, 1, lambda line: None)
+        assert tracking.key(given, path) == tracking.recorded(path) == before
+        keys.append(before)
+    assert len(set(keys)) == len(keys)  # the first is of an index that nobody had made

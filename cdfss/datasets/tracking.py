@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdfss.datasets.listing import is_utf8
-from cdfss.datasets.places import root_of
+from cdfss.datasets.places import home, root_of
 from cdfss.datasets.readers import base_of, pairs_of, raw_files
 from cdfss.errors import CdfssError
 from cdfss.files import file_hash, replacing
@@ -45,6 +45,11 @@ def key(settings: dict, index_path: str | Path) -> str:
         settings: `Configuration.index_settings` and `Configuration.place_of`.
     """
     record, present = _load(record_path(index_path)), look(settings)
+    if record is not None and settings["root"] is None:
+        # From another source, or generated at another scale: one key before the files come and after.
+        origin = home(settings).name
+        if Path(root_recorded(index_path)).parent.name != origin:
+            return f"{FIRST}, {origin}"
     if record is None:
         # An index without a record is of nobody knows what.
         known = present is None or not Path(index_path).exists()

@@ -1,8 +1,10 @@
 """Writing files so that a half-written one can never be taken for a result."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,21 +28,64 @@ def replacing(path: str | Path):
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with _said(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode  # some libraries make files that only their owner can read
+            yield temporary
+            temporary.chmod(mode)
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path):
+    """Give an empty temporary folder beside `path`; put it in the place of `path` when the block ends well.
+
+    Temporary folders in the same place, for whatever path, are removed where their process was
+    killed, and left where it runs: it holds a lock file. Without locks of the file system all are left.
+
+    Raises:
+        CdfssError: as `replacing`.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    lock = partial.with_name(f"{partial.name}.lock")
+    with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # some libraries make files that only their owner can read
-        yield temporary
-        temporary.chmod(mode)
-        os.replace(temporary, path)
+        for other in path.parent.glob("*.partial.lock"):
+            with suppress(OSError), other.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other.with_suffix(""), ignore_errors=True)
+                other.unlink()
+        with lock.open("w") as file:
+            try:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                partial.mkdir()
+                yield partial
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(partial, path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _said(path: Path):
+    """Turn errors of a full or forbidden disk, when `path` is written, into a CdfssError for people."""
+    try:
+        yield
+    except CdfssError:
+        raise
     except Exception as error:  # torch, safetensors and Arrow have errors of their own for a full disk
         reason = _unwritable(error, path.parent)
         if reason is None:
             raise
         raise CdfssError(f"{path} cannot be written: {reason}; then run the same command again") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _unwritable(error: Exception, folder: Path) -> str | None:

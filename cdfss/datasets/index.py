@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
@@ -40,7 +39,7 @@ from cdfss.datasets.pictures import (
 from cdfss.datasets.places import prepared, root_of
 from cdfss.datasets.readers import READERS, base_of
 from cdfss.errors import CdfssError, again
-from cdfss.files import replacing
+from cdfss.files import replacing, replacing_folder
 from cdfss.progress import Progress
 
 SCHEMA = pa.schema(
@@ -326,17 +325,12 @@ def _prepare(
             return [Problem(Path(path), what) for path, what in known["problems"]], known["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not whole
-    partial = root.with_name(f"{root.name}.{os.getpid()}.partial")
-    try:
+    with replacing_folder(root) as partial:
         problems, notes = READERS[settings["format"]].prepare(raw, partial, settings, log)
         known = {"made from": made_from, "notes": notes}
         known["problems"] = [[str(problem.path), problem.what] for problem in problems]
         with replacing(partial / marker) as temporary:
             temporary.write_text(json.dumps(known), "utf-8")
-        shutil.rmtree(root, ignore_errors=True)
-        os.replace(partial, root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return problems, notes
 
 

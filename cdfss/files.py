@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -95,8 +96,25 @@ def _unwritable(error: Exception, folder: Path) -> str | None:
     if number in FULL or "No space left" in str(error) or (number is None and free < LEAST_FREE):
         return f"the disk, or your share of it, is full ({free / 1e6:.0f} MB are free); make room on it"
     if number in FORBIDDEN and str(error.filename).startswith(str(folder)):
-        return f"{there} may not be written to ({error.strerror}); change its owner or rights"
+        return _forbidden(there, error)
     return None
+
+
+def _forbidden(folder: Path, error: OSError) -> str:
+    advice = "change its owner or rights"
+    if error.errno == errno.EROFS:
+        advice = "mount its disk for writing (a system takes that away after errors; then see to the disk)"
+    return f"{folder} may not be written to ({error.strerror}); {advice}"
+
+
+def forbidden(folder: Path) -> str | None:
+    """Why a folder, or the nearest above it that exists, takes no file and what to do; None if it does."""
+    there = _nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError as error:
+        return _forbidden(there, error) if error.errno in FORBIDDEN else None
 
 
 def _nearest(path: Path) -> Path:

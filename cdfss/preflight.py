@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from cdfss import devices, provenance
+from cdfss import devices, files, provenance
 from cdfss.backbone_facts import BACKBONES
 from cdfss.configuration import Configuration
 from cdfss.datasets import download, places, readers, tracking
@@ -90,6 +90,9 @@ def problems(run: Configuration, here: bool = True, limit: int | None = None) ->
                 f"compute.compile: true needs a {language} compiler, and {' or '.join(compilers)} is not "
                 f"found; install it, or set {variable} to another"
             ]
+    lines = [line for line in map(files.forbidden, (Path("results"), Path("results", run.name))) if line]
+    if lines:
+        return [f"{lines[0]}; then run the same command again"]
     lines = missing(run)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]

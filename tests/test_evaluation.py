@@ -193,3 +193,14 @@ def test_an_unreadable_picture_ends_the_evaluation_at_its_episode(checkpoint, da
     (loaded.root / loaded.rows.loc[listed["query_row"].iloc[2], "image"]).write_bytes(b"no picture")
     with pytest.raises(CdfssError, match=r"\.jpg"):
         rows_of("baseline", checkpoint, data)
+
+
+def test_predictors_without_a_model_open_no_picture(data, tmp_path):
+    index, episodes = data
+    settings = {"domain": "mine", "variant": "copy", "shot": 2, "seed": 0, "image_size": 32}
+    read = evaluation.evaluate(settings, index, episodes, evaluation.predict_copy)
+    for image in index.rows["image"]:
+        (index.root / image).unlink()
+    alone = evaluation.evaluate(settings, index, episodes, evaluation.predict_copy, masks_alone=True)
+    assert read[0] == alone[0]
+    assert all((read[2][episode] == mask).all() for episode, mask in alone[2].items())

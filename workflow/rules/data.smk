@@ -41,8 +41,8 @@ rule generate:
         ENVIRONMENT
     threads: 8 if run.scale else 1
     resources:
-        mem_mb=by_attempt(1000),
-        runtime=by_attempt(10),
+        mem_mb=by_attempt(2000 if run.scale else 1000),
+        runtime=by_attempt(60 if run.scale else 10),
     params:
         settings=lambda wildcards: run.raw_settings(wildcards.data),
     message:

@@ -357,9 +357,7 @@ def test_a_users_masks_without_foreground_are_named(settings, folder_data):
         build(settings, folder_data)
 
 
-def test_large_pictures_are_read_once_and_small_ones_anew(
-    settings, folder_data, tmp_path, monkeypatch
-):
+def test_large_pictures_are_read_once_and_small_ones_anew(settings, folder_data, tmp_path, monkeypatch):
     index.build(settings(folder_data), tmp_path / "index.parquet", 1, lambda line: None)
     row = index.load(tmp_path / "index.parquet").rows.iloc[0]
     files = [folder_data / row[kind] for kind in ("image", "mask")]

@@ -310,8 +310,8 @@ def _write_full_landcover(raw: Path, scale: float, drawn: Callable) -> int:
 def _draw_tile(task: tuple[Path, int]) -> None:
     raw, number = task
     rng, name = np.random.RandomState([20253, number]), f"{1000 + 137 * number}"
-    # Most real tiles are nearly of one class: of 28,908 pieces about 5,700 are kept. The first two have
-    # all classes, however few tiles there are.
+    # Most tiles are nearly of one class, and most pieces are left out. The first two have all classes,
+    # however few tiles there are.
     tile, classes = scenes.land(rng, TILE // 2, 1 + number % 2 if number >= 2 else 12)
     _enlarge(tile, FULL_TILE, raw / "train" / f"{name}_sat.jpg", rng, 0.04)
     _enlarge_mask(_colours(classes), FULL_TILE, raw / "train" / f"{name}_mask.png")

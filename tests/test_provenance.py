@@ -120,6 +120,7 @@ def test_every_module_that_evaluation_uses_either_counts_or_is_known_not_to():
     by_content |= {"datasets.tracking", "datasets.folder", "datasets.pascal", "datasets.fss1000"}
     by_content |= {"datasets.deepglobe", "datasets.isic2018", "datasets.chestxray"}
     no_numbers = {"configuration", "devices", "errors", "files", "progress", "provenance", "results"}
+    no_numbers |= {"stopping"}
     found = imported("evaluation", set()) | imported("adaptation", set())
     assert found == set(provenance.ROWS) | by_content | no_numbers
     assert imported("measurement", set()) <= found | {"measurement"}

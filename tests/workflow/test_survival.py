@@ -69,8 +69,11 @@ def drawn_points(seed):
     points = {}
     for stage in STAGES:
         shares = [drawn.uniform(0.05, 0.8) for _ in KINDS]
-        if stage == "download":  # one goes on where the last one was killed
+        # These go on where they were killed: a download has to come further, a training has less to do.
+        if stage == "download":
             shares = [(third + drawn.uniform(0.4, 0.8)) / 3 for third in range(3)]
+        if stage == "training":
+            shares = [share / 2 for share in shares]
         points[stage] = list(zip(drawn.sample(KINDS, len(KINDS)), shares))
     return points
 

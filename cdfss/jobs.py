@@ -40,6 +40,26 @@ class _Tee:
         return False
 
 
+class _Log:
+    """A log file that takes what there is room for: a full disk must not hide the error that it causes."""
+
+    def __init__(self, path: Path, mode: str):
+        self.file = path.open(mode, buffering=0)
+
+    def write(self, text):
+        with suppress(OSError):
+            self.file.write(text.encode("utf-8", "replace"))
+
+    def flush(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
 @contextmanager
 def _attempt(log: Path):
     """A second copy of a log, `<log>.attempt<number>.log`, which stays if this attempt does not end well.
@@ -49,7 +69,7 @@ def _attempt(log: Path):
     for number in itertools.count(1):
         path = log.with_name(f"{log.stem}.attempt{number}.log")
         with suppress(FileExistsError):
-            file = path.open("x", buffering=1)
+            file = _Log(path, "xb")
             break
     with file:
         yield file, number
@@ -73,7 +93,7 @@ def job(log: str | Path, threads: int = 1):
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = sys.stdout, sys.stderr
     stopping.end_with_run()
-    with stopping.interruptible(), path.open("w", buffering=1) as file, _attempt(path) as (copy, number):
+    with stopping.interruptible(), _Log(path, "wb") as file, _attempt(path) as (copy, number):
         sys.stdout, sys.stderr = (_Tee(stream, file, copy) for stream in terminal)
         try:
             if number > 1:

@@ -25,8 +25,8 @@ def interruptible():
     """Turn the first of `SIGNALS` into a KeyboardInterrupt with its number; then there is `GRACE`."""
 
     def interrupt(number, frame):
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
+        for each in before:  # not SIG_IGN, of which Python says that a signal under way was ignored
+            signal.signal(each, lambda *_: None)
         threading.Thread(target=_kill_this, daemon=True).start()
         raise KeyboardInterrupt(number)
 
@@ -99,7 +99,7 @@ def end_jobs_on_signals() -> None:
 
     def stop(number, frame):
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, lambda *_: None)
         name = signal.Signals(number).name
         print(f"{name}: ending all jobs. To go on, run the same command again", file=sys.stderr)
         threading.Thread(target=end_jobs, daemon=True).start()

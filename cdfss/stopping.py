@@ -89,8 +89,13 @@ def end_children() -> None:
             child.terminate()
 
 
-def end_jobs_on_signals() -> None:
-    """Make this Snakemake end its jobs, and then itself, on any of `SIGNALS`."""
+def end_jobs_on_signals(here: bool) -> None:
+    """Make this Snakemake end its jobs, and then itself, on any of `SIGNALS`.
+
+    Args:
+        here: whether jobs are processes of this one. Elsewhere Snakemake cancels them, by a process of
+            its own (scancel) that has to live.
+    """
 
     def end_jobs():
         while True:  # one may just be starting
@@ -102,7 +107,8 @@ def end_jobs_on_signals() -> None:
             signal.signal(each, lambda *_: None)
         name = signal.Signals(number).name
         print(f"{name}: ending all jobs. To go on, run the same command again", file=sys.stderr)
-        threading.Thread(target=end_jobs, daemon=True).start()
+        if here:
+            threading.Thread(target=end_jobs, daemon=True).start()
         raise KeyboardInterrupt
 
     for number in SIGNALS:

@@ -196,7 +196,7 @@ if main_process() and "--unlock" not in sys.argv:
 
 
 onstart:
-    stopping.end_jobs_on_signals()
+    stopping.end_jobs_on_signals(here=workflow.local_exec)
     # Before the first job of a real run; a dry run plans all the same.
     problems = preflight.problems(run, workflow.local_exec, gpu_limit())
     if problems:

@@ -1,4 +1,8 @@
+import functools
+import http.server
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +12,19 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+
+@contextmanager
+def serving(handler, **state):
+    """A server on loopback that answers by `handler`, which finds `state` on it; it has a `url`."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        vars(running).update(state)
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        thread = threading.Thread(target=functools.partial(running.serve_forever, 0.02), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
 
 
 # A busy machine is no fault of the code.

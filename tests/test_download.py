@@ -1,7 +1,6 @@
 import builtins
 import contextlib
 import errno
-import functools
 import hashlib
 import http.server
 import io
@@ -10,7 +9,6 @@ import os
 import shutil
 import sys
 import tarfile
-import threading
 import types
 import zipfile
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from conftest import serving
 
 from cdfss import CdfssError
 from cdfss.datasets import download, places
@@ -67,17 +66,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     """A server on loopback, with no waiting between attempts."""
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files = {"/data.bin": CONTENT}
-        running.requests, running.healthy, running.accounts = [], set(), []
-        running.stops = {}  # address: bytes after which it never brings more
-        running.cut, running.ranges, running.failures = 0, True, 0
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=functools.partial(running.serve_forever, 0.02), daemon=True)
-        thread.start()
+    with serving(
+        Handler,
+        files={"/data.bin": CONTENT},
+        requests=[],
+        healthy=set(),
+        accounts=[],
+        stops={},  # address: bytes after which it never brings more
+        cut=0,
+        ranges=True,
+        failures=0,
+    ) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def test_a_whole_file_comes_and_nothing_else_is_left(server, tmp_path):

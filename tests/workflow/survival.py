@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import yaml
-from conftest import write_picture
+from conftest import serving, write_picture
 
 from cdfss.datasets import deepglobe, isic2018, synthetic
 
@@ -114,19 +114,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def server(pause: float = 0.0):
     """A server of `served`, which waits so many seconds after each piece and notes where it began."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
-        running.daemon_threads = True
-        running.pause, running.begins = pause, []
-        running.sent, running.size = 0, len(served()[ARCHIVE])
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=functools.partial(running.serve_forever, 0.02), daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    return serving(_Handler, pause=pause, begins=[], sent=0, size=len(served()[ARCHIVE]))
 
 
 def make(folder, url: str) -> Project:

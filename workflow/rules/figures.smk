@@ -153,9 +153,7 @@ rule page:
         runtime=by_attempt(10),
     params:
         settings=SHOWN,
-        before=before(
-            *sorted({need for entry in (*TABLES.values(), *FIGURES.values()) for need in entry.needs})
-        ),
+        before=before(*ALL_NEEDS),
     message:
         "Making the page of the run"
     script:

@@ -38,7 +38,7 @@ def enter(elsewhere: bool) -> list[str]:
         except (OSError, ValueError):
             continue  # it ended, or begins, just now
         here = run["machine"] == mine["machine"]
-        if run == mine or path in _held:
+        if path in _held:
             continue
         if here and _is_locked(path):
             lines.append(

@@ -24,21 +24,35 @@ LOOK = 0.5  # seconds between two looks at other processes
 def interruptible():
     """Turn the first of `SIGNALS` into a KeyboardInterrupt with its number; then there is `GRACE`."""
 
-    def interrupt(number, frame):
-        for each in before:  # not SIG_IGN, of which Python says that a signal under way was ignored
-            signal.signal(each, lambda *_: None)
+    def interrupt(number):
         threading.Thread(target=_kill_this, daemon=True).start()
         raise KeyboardInterrupt(number)
 
-    before = {}
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does
-            before[number] = signal.signal(number, interrupt)
+    before = _at_first_signal(interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _at_first_signal(react) -> dict:
+    """Call `react` with the number of the first of `SIGNALS`; later ones do nothing.
+
+    Returns:
+        The handlers before, of signals that are not ignored (as nohup does) and stay so.
+    """
+
+    def handle(number, frame):
+        for each in before:  # not SIG_IGN, of which Python says that a signal under way was ignored
+            signal.signal(each, lambda *_: None)
+        react(number)
+
+    before = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, handle)
+    return before
 
 
 def _kill_this() -> None:
@@ -102,15 +116,11 @@ def end_jobs_on_signals(here: bool) -> None:
             end_children()
             time.sleep(LOOK)
 
-    def stop(number, frame):
-        for each in SIGNALS:
-            signal.signal(each, lambda *_: None)
+    def stop(number):
         name = signal.Signals(number).name
         print(f"{name}: ending all jobs. To go on, run the same command again", file=sys.stderr)
         if here:
             threading.Thread(target=end_jobs, daemon=True).start()
         raise KeyboardInterrupt
 
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+    _at_first_signal(stop)

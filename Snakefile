@@ -13,7 +13,7 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(sys.path[:1] + [os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
 )
 
-from cdfss import configuration
+from cdfss.configuration import schema as configuration
 from cdfss.errors import CdfssError
 
 try:

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import plain
 
 from cdfss import HSNet, adapt
-from cdfss.adaptation import Adaptation
-from cdfss.files import replacing
-from cdfss.hsnet import resize_logits
-from cdfss.precision import precision
+from cdfss.methods.hsnet.adaptation import Adaptation
+from cdfss.methods.hsnet.model import resize_logits
+from cdfss.running.files import replacing
+from cdfss.running.precision import precision
 
 PRODUCT = "matrix product"
 
@@ -222,7 +222,7 @@ def around(bench: Bench) -> dict[str, float]:
     """Seconds of what surrounds the computation: reading an episode, starting a job, planning a run."""
     from PIL import Image
 
-    from cdfss.datasets.pictures import read_image, read_mask
+    from cdfss.data.pictures import read_image, read_mask
 
     with tempfile.TemporaryDirectory() as folder:
         picture, mask = Path(folder, "picture.jpg"), Path(folder, "mask.png")
@@ -238,10 +238,14 @@ def around(bench: Bench) -> dict[str, float]:
 
         calls = {"reading a 1-shot episode (1024 px files)": episode}
         for name, modules in (
-            ("start of a table job", "cdfss.tables, cdfss.figures"),
-            ("start of an evaluation job", "cdfss.evaluation, cdfss.adaptation, cdfss.checkpoints"),
+            ("start of a table job", "cdfss.reports.tables, cdfss.reports.figures"),
+            (
+                "start of an evaluation job",
+                "cdfss.evaluation.evaluate, cdfss.methods.hsnet.adaptation, "
+                "cdfss.methods.hsnet.checkpoints",
+            ),
         ):
-            command = [sys.executable, "-c", f"import cdfss.jobs, {modules}"]
+            command = [sys.executable, "-c", f"import cdfss.running.jobs, {modules}"]
             calls[name] = lambda c=command: subprocess.run(c, check=True)
         plan = [
             sys.executable,

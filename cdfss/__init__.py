@@ -4,11 +4,11 @@ from importlib import import_module
 
 # Loaded on first use: making tables and plans must not wait for torch.
 _PUBLIC = {
-    "AmplitudePhaseMasker": "frequency",
-    "MaskModule": "frequency",
-    "PhaseAttention": "frequency",
-    "HSNet": "hsnet",
-    "adapt": "adaptation",
+    "AmplitudePhaseMasker": "methods.frequency",
+    "MaskModule": "methods.frequency",
+    "PhaseAttention": "methods.frequency",
+    "HSNet": "methods.hsnet.model",
+    "adapt": "methods.hsnet.adaptation",
     "CdfssError": "errors",
 }
 __all__ = list(_PUBLIC)

@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from cdfss import configuration, preflight, spent
-from cdfss.datasets import places
+from cdfss.configuration import preflight
+from cdfss.configuration import schema as configuration
+from cdfss.data import places
 from cdfss.errors import CdfssError
+from cdfss.reports import spent
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from cdfss.catalogue import FIGURES, TABLES
+from cdfss.reports.catalogue import FIGURES, TABLES
 
 results = Path(sys.argv[1])
 problems = []

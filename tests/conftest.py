@@ -58,7 +58,7 @@ def square_mask(size=(40, 30), value=255):
 @pytest.fixture
 def settings():
     """Index settings of a data set as the configuration gives them."""
-    from cdfss.configuration import Data
+    from cdfss.configuration.schema import Data
 
     def make(root, format="folder", name="mine", **more):
         data = Data(format=format, root=root, **more)
@@ -112,8 +112,7 @@ def balanced(model, query, supports, masks):
 @pytest.fixture
 def data(settings, folder_data, tmp_path):
     """The index of a small data set and four episodes of it."""
-    from cdfss import episodes
-    from cdfss.datasets import index
+    from cdfss.data import episodes, index
 
     path = tmp_path / "index.parquet"
     index.build(settings(folder_data), path, 1, lambda line: None)
@@ -126,7 +125,8 @@ def checkpoint(tmp_path):
     """A source model of random weights in a file."""
     import torch
 
-    from cdfss import HSNet, checkpoints
+    from cdfss import HSNet
+    from cdfss.methods.hsnet import checkpoints
 
     torch.manual_seed(0)
     model = HSNet("efficientnet_lite0")
@@ -140,8 +140,8 @@ def pictured(settings, tmp_path):
     """An index of six pictures, rows and stored masks of two variants on four episodes."""
     from made_rows import row
 
-    from cdfss import results
-    from cdfss.datasets import index
+    from cdfss.data import index
+    from cdfss.evaluation import results
 
     root = tmp_path / "mine"
     for number in range(6):

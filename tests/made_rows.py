@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cdfss import configuration
+from cdfss.configuration import schema as configuration
 
 
 def table_settings(variants, domains=("lungs", "cells"), title="Demo", **more):

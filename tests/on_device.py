@@ -5,8 +5,9 @@ import torch
 from conftest import balanced, episode_of, small_hsnet
 from reference import VARIANTS
 
-from cdfss import HSNet, adapt, training
-from cdfss.precision import precision
+from cdfss import HSNet, adapt
+from cdfss.methods.hsnet import training
+from cdfss.running.precision import precision
 
 CPU = torch.device("cpu")
 # Every variant, and every way to adapt that takes other steps of code.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cdfss.checkpoints import PUBLISHED_NAMES
+from cdfss.methods.hsnet.checkpoints import PUBLISHED_NAMES
 
 FOLDER = Path(__file__).parent / "data"
 

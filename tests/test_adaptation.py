@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from conftest import balanced, episode_of, small_hsnet
 from reference import VARIANTS, disks, fill, images, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt, frequency, metrics
-from cdfss.adaptation import Adam, support_pairs, vote
-from cdfss.precision import precision as in_precision
+from cdfss import CdfssError, HSNet, adapt
+from cdfss.data import metrics
+from cdfss.methods import frequency
+from cdfss.methods.hsnet.adaptation import Adam, support_pairs, vote
+from cdfss.running.precision import precision as in_precision
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -412,7 +414,7 @@ def test_steps_may_be_asked_for_where_gradients_are_off():
 
 @pytest.mark.parametrize("trained", [["masker", "attention"], ["learner", "backbone"]])
 def test_mutual_information_is_added_to_the_loss(trained):
-    from cdfss.analyses import gaussian_information
+    from cdfss.evaluation.analyses import gaussian_information
 
     query, supports, masks = episode_of()
     model = balanced(small_hsnet(masker="M", attention=True), query, supports, masks)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdfss import CdfssError, analyses
+from cdfss import CdfssError
+from cdfss.evaluation import analyses
 
 
 def pictures(*shape, seed=0):

@@ -7,7 +7,8 @@ import torch
 from conftest import episode_of
 from reference import array, disks, fill, images, keys, numbers, relative_error
 
-from cdfss import CdfssError, HSNet, adapt, checkpoints
+from cdfss import CdfssError, HSNet, adapt
+from cdfss.methods.hsnet import checkpoints
 
 KINDS = {
     "hsnet": {},

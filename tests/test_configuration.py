@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cdfss import CdfssError, configuration
+from cdfss import CdfssError
+from cdfss.configuration import schema as configuration
 
 ROOT = Path(__file__).parent.parent
 BASE = {

@@ -8,7 +8,8 @@ from PIL import Image
 from reference import episodes, numbers
 
 from cdfss import CdfssError
-from cdfss.datasets import deepglobe, index, pictures
+from cdfss.data import index, pictures
+from cdfss.data.formats import deepglobe
 
 BASE = (40, 30)
 
@@ -91,8 +92,8 @@ def test_masks_of_zeros_and_ones_are_understood(tmp_path):
 def test_image_and_mask_are_resized_as_published(tmp_path):
     import torch
 
-    from cdfss.backbone_facts import BACKBONES
-    from cdfss.pictures import normalise
+    from cdfss.backbones.facts import BACKBONES
+    from cdfss.backbones.normalisation import normalise
 
     theirs = numbers("transform")
     image = write_picture(tmp_path / "i.png", mask=theirs["image"])

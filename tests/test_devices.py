@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdfss import CdfssError, configuration, devices, preflight
-from cdfss.precision import precision
+from cdfss import CdfssError
+from cdfss.configuration import preflight
+from cdfss.configuration import schema as configuration
+from cdfss.running import devices
+from cdfss.running.precision import precision
 
 # Locks are those of the whole machine, and several processes run these tests at once.
 CARDS = {f"GPU-{digit * 8}-0000-0000-0000-{os.getpid():012d}": digit for digit in "abc"}
@@ -68,7 +71,7 @@ def nothing(monkeypatch):
 
 HOLD = """
 import sys, time
-from cdfss import devices
+from cdfss.running import devices
 with devices.claim(devices.visible(), patience=0.02) as gpu:
     begin = time.monotonic()
     time.sleep(0.3)
@@ -111,7 +114,7 @@ class Waiting:
 
 def test_a_killed_holder_gives_its_device_back_and_is_named_before(smi, capsys, monkeypatch):
     script = (
-        "from cdfss import devices; import time\n"
+        "from cdfss.running import devices; import time\n"
         "with devices.claim(devices.visible()):\n print(1, flush=True); time.sleep(600)"
     )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

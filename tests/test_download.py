@@ -19,7 +19,7 @@ import requests
 from conftest import serving
 
 from cdfss import CdfssError
-from cdfss.datasets import download, places
+from cdfss.data import download, places
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

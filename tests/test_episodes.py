@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import episodes as published
 
-from cdfss import CdfssError, episodes
-from cdfss.datasets.index import Index
+from cdfss import CdfssError
+from cdfss.data import episodes
+from cdfss.data.index import Index
 
 
 def index_of(paths, classes, format="folder", name="mine", split="test"):

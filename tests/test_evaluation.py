@@ -3,8 +3,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cdfss import CdfssError, adapt, episodes, evaluation, results
-from cdfss.pictures import normalise
+from cdfss import CdfssError, adapt
+from cdfss.backbones.normalisation import normalise
+from cdfss.data import episodes
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.evaluation import results
 
 SIZE = 96
 CPU = torch.device("cpu")

@@ -9,9 +9,10 @@ import pytest
 from made_rows import feature_rows, filtered_rows, row, table_settings
 from PIL import Image
 
-from cdfss import analyses, catalogue, gallery, measurement, metrics, results, statistics
-from cdfss.datasets import index
-from cdfss.figures import episodes, features, filtering, rows, style, training
+from cdfss.data import index, metrics
+from cdfss.evaluation import analyses, measurement, results
+from cdfss.reports import catalogue, gallery, statistics
+from cdfss.reports.figures import episodes, features, filtering, rows, style, training
 
 VARIANTS = {
     "copy": {"predictor": "copy", "title": "Copy"},

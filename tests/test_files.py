@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from cdfss import files
+from cdfss.running import files
 
 HOLD = """
 import sys, time
-from cdfss.files import replacing_folder
+from cdfss.running.files import replacing_folder
 with replacing_folder(sys.argv[1]) as partial:
     (partial / "piece").write_text("half")
     print("begun", flush=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reference import array, numbers
 
 from cdfss import AmplitudePhaseMasker, CdfssError, MaskModule, PhaseAttention
-from cdfss.frequency import mean_phase
+from cdfss.methods.frequency import mean_phase
 
 CASES = {
     "s_odd": ((2, 6, 13, 13), "S"),

@@ -14,21 +14,15 @@ import torch
 from conftest import square_mask, write_picture
 from made_rows import feature_rows, row, table_settings
 
-from cdfss import (
-    CdfssError,
-    HSNet,
-    backbones,
-    checkpoints,
-    configuration,
-    episodes,
-    measurement,
-    page,
-    results,
-    tables,
-)
-from cdfss.backbones import load_imagenet
-from cdfss.datasets import index, tracking
-from cdfss.training import _State
+from cdfss import CdfssError, HSNet
+from cdfss.backbones import network as backbones
+from cdfss.backbones.network import load_imagenet
+from cdfss.configuration import schema as configuration
+from cdfss.data import episodes, index, tracking
+from cdfss.evaluation import measurement, results
+from cdfss.methods.hsnet import checkpoints
+from cdfss.methods.hsnet.training import _State
+from cdfss.reports import page, tables
 
 TRIES = 60  # of each reader
 SECONDS = 60.0  # for all tries of a reader, many times what they take

@@ -13,8 +13,11 @@ from conftest import balanced, episode_of, small_hsnet
 from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
 from test_evaluation import settings_of
 
-from cdfss import adapt, episodes, evaluation, measurement, results
-from cdfss.precision import precision
+from cdfss import adapt
+from cdfss.data import episodes
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.evaluation import measurement, results
+from cdfss.running.precision import precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 CUDA = torch.device("cuda")

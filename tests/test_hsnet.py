@@ -7,9 +7,9 @@ from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet
-from cdfss.backbone_facts import BACKBONES
-from cdfss.convolution4d import CenterPivotConv4d
-from cdfss.hypercorrelation import Hypercorrelation, SupportPlane, correlate
+from cdfss.backbones.facts import BACKBONES
+from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d
+from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation, SupportPlane, correlate
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "resnet101"])

@@ -9,8 +9,9 @@ import time
 import psutil
 import pytest
 
-from cdfss import CdfssError, stopping
-from cdfss.jobs import job
+from cdfss import CdfssError
+from cdfss.running import stopping
+from cdfss.running.jobs import job
 
 FAILURES = {
     "a mistake": (CdfssError("x is y; do z"), 1, "error: x is y; do z\n"),
@@ -59,7 +60,7 @@ def test_secrets_of_the_environment_reach_no_log(tmp_path, monkeypatch, capsys):
 
 def test_threads_are_those_of_the_job_whatever_the_machine_has(tmp_path):
     script = (
-        "from cdfss.jobs import job\n"
+        "from cdfss.running.jobs import job\n"
         f"with job({str(tmp_path / 'j.log')!r}, 3):\n"
         "    import torch, os\n"
         "    print(torch.get_num_threads(), os.environ['OPENBLAS_NUM_THREADS'])\n"
@@ -91,8 +92,8 @@ def test_attempts_that_did_not_end_well_keep_their_logs(tmp_path, capsys):
 # A job with two workers that tidies up, or one that does not react; it says when it is at work.
 WAITING = """
 import sys, time
-from cdfss.datasets.listing import in_processes
-from cdfss.jobs import job
+from cdfss.data.listing import in_processes
+from cdfss.running.jobs import job
 def work(number):
     print("at work\\n", end="", flush=True)
     time.sleep(60)
@@ -104,7 +105,7 @@ with job(sys.argv[1]):
 """
 STUBBORN = """
 import sys, time
-from cdfss.jobs import job
+from cdfss.running.jobs import job
 with job(sys.argv[1]):
     try:
         print("at work\\n", end="", flush=True)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from test_evaluation import CPU, SIZE, rows_of, settings_of
 
-from cdfss import adapt, analyses, episodes, evaluation, measurement
-from cdfss.hsnet import COARSE
-from cdfss.pictures import normalise, normalised, unnormalised
+from cdfss import adapt
+from cdfss.backbones.normalisation import normalise, normalised, unnormalised
+from cdfss.data import episodes
+from cdfss.evaluation import analyses, measurement
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.methods.hsnet.model import COARSE
 
 
 @pytest.fixture

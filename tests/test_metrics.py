@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import numbers
 
-from cdfss import metrics
+from cdfss.data import metrics
 
 
 def test_counts_and_means_equal_the_published_ones():

@@ -16,9 +16,10 @@ from conftest import square_mask, write_picture
 from PIL import Image
 
 from cdfss import CdfssError
-from cdfss.configuration import Data, parse
-from cdfss.datasets import chestxray, folder, fss1000, index, isic2018, listing, pascal
-from cdfss.datasets.pictures import (
+from cdfss.configuration.schema import Data, parse
+from cdfss.data import index, listing
+from cdfss.data.formats import chestxray, folder, fss1000, isic2018, pascal
+from cdfss.data.pictures import (
     Reading,
     binary_foreground,
     image_size,

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from made_rows import row, table_settings
 
-from cdfss import catalogue, gallery, page, tables
-from cdfss.figures import rows, style
+from cdfss.reports import catalogue, gallery, page, tables
+from cdfss.reports.figures import rows, style
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,8 +13,13 @@ from pretended import GPU, gpu
 from reference import VARIANTS
 from test_evaluation import SIZE, settings_of
 
-from cdfss import CdfssError, adapt, devices, episodes, evaluation, measurement, results, training
-from cdfss.adaptation import Adaptation
+from cdfss import CdfssError, adapt
+from cdfss.data import episodes
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.evaluation import measurement, results
+from cdfss.methods.hsnet import training
+from cdfss.methods.hsnet.adaptation import Adaptation
+from cdfss.running import devices
 
 
 @pytest.mark.parametrize("name", ADAPTATIONS)
@@ -43,7 +48,7 @@ def test_a_missing_update_is_noticed(missing, monkeypatch):
         ]
         step(self, gradients)
 
-    monkeypatch.setattr("cdfss.adaptation.Adam.step", broken)
+    monkeypatch.setattr("cdfss.methods.hsnet.adaptation.Adam.step", broken)
     with pytest.raises(AssertionError, match="moved"):
         assert_same(
             here | {"gradients": []}, adaptation("apm_s_acpa", CPU) | {"gradients": []}, 0.01, 0.1, 1.0

@@ -12,9 +12,12 @@ import pytest
 from made_rows import row, table_settings
 from PIL import Image
 
-from cdfss import CdfssError, page, provenance, results, tables
-from cdfss.figures import style
-from cdfss.files import replacing
+from cdfss import CdfssError
+from cdfss.evaluation import results
+from cdfss.reports import page, tables
+from cdfss.reports.figures import style
+from cdfss.running import provenance
+from cdfss.running.files import replacing
 
 FACTS = {"index": "i1", "episodes": "e1", "checkpoint": "c1", "code": "k1", "kind": "rows"}
 SETTINGS = {"domain": "lungs", "variant": "baseline", "shot": 1, "seed": 0, "image_size": 64}
@@ -116,20 +119,27 @@ def imported(module, seen):
 
 def test_every_module_that_evaluation_uses_either_counts_or_is_known_not_to():
     """A new module cannot escape notice: it decides numbers, or stands here."""
-    by_content = {"episodes", "datasets.index", "datasets.listing", "datasets.readers", "datasets.places"}
-    by_content |= {"datasets.tracking", "datasets.folder", "datasets.pascal", "datasets.fss1000"}
-    by_content |= {"datasets.deepglobe", "datasets.isic2018", "datasets.chestxray"}
-    no_numbers = {"configuration", "devices", "errors", "files", "progress", "provenance", "results"}
-    no_numbers |= {"stopping"}
-    found = imported("evaluation", set()) | imported("adaptation", set())
+    by_content = {"data.episodes", "data.index", "data.listing", "data.readers", "data.places"}
+    by_content |= {"data.tracking", "data.formats.folder", "data.formats.pascal", "data.formats.fss1000"}
+    by_content |= {"data.formats.deepglobe", "data.formats.isic2018", "data.formats.chestxray"}
+    no_numbers = {
+        "running.devices",
+        "errors",
+        "running.files",
+        "running.progress",
+        "running.provenance",
+        "evaluation.results",
+    }
+    no_numbers |= {"running.stopping"}
+    found = imported("evaluation.evaluate", set()) | imported("methods.hsnet.adaptation", set())
     assert found == set(provenance.ROWS) | by_content | no_numbers
-    assert imported("measurement", set()) <= found | {"measurement"}
+    assert imported("evaluation.measurement", set()) <= found | {"evaluation.measurement"}
 
 
 def test_the_commit_is_that_of_the_package_and_not_of_where_it_is_used(tmp_path):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     found = provenance.commit()
-    script = "from cdfss import provenance; print(provenance.commit())"
+    script = "from cdfss.running import provenance; print(provenance.commit())"
     environment = os.environ | {"PYTHONPATH": str(provenance.PACKAGE.parent)}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment
@@ -213,7 +223,7 @@ def test_a_full_disk_and_a_folder_that_may_not_be_written_are_said(tmp_path, mon
     with pytest.raises(RuntimeError, match="iostream"):
         fails(RuntimeError("basic_ios::clear: iostream error"))
     usage = type("Usage", (), {"free": 0})
-    monkeypatch.setattr("cdfss.files.shutil.disk_usage", lambda place: usage)
+    monkeypatch.setattr("cdfss.running.files.shutil.disk_usage", lambda place: usage)
     with pytest.raises(CdfssError, match="is full"):
         fails(RuntimeError("basic_ios::clear: iostream error"))
     with pytest.raises(CdfssError, match=r"may not be written to .*change its owner or rights"):

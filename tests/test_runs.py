@@ -9,7 +9,7 @@ import pytest
 
 ENTER = """
 import sys
-from cdfss import runs
+from cdfss.running import runs
 print(*runs.enter(elsewhere={elsewhere}), sep="\\n", flush=True)
 if sys.argv[1:]:
     runs.LOCKS.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from cdfss import CdfssError, __main__, spent
-from cdfss.datasets import index
+from cdfss import CdfssError, __main__
+from cdfss.data import index
+from cdfss.reports import spent
 
 HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 

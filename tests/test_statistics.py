@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdfss import CdfssError, metrics, statistics
-from cdfss.statistics import Estimate
+from cdfss import CdfssError
+from cdfss.data import metrics
+from cdfss.reports import statistics
+from cdfss.reports.statistics import Estimate
 
 
 def test_a_resample_draws_one_less_than_a_class_has_and_weighs_them_up():

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from cdfss import CdfssError, configuration
-from cdfss.datasets import index, places, synthetic
+from cdfss import CdfssError
+from cdfss.configuration import schema as configuration
+from cdfss.data import index, places, synthetic
 
 SPLITS = {"everyday": "trn", "objects": "test", "landcover": "test", "lesions": "test", "lungs": "test"}
 # Number of pictures at a scale of next to nothing; sizes of pictures; kB of the largest, least and most.

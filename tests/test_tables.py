@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from made_rows import feature_rows, filtered_rows, row, table_settings
 
-from cdfss import CdfssError, measurement, results, tables
+from cdfss import CdfssError
+from cdfss.evaluation import measurement, results
+from cdfss.reports import tables
 
 VARIANTS = {
     "foreground": {"predictor": "foreground"},
@@ -435,8 +437,10 @@ def test_all_tables_of_a_run_take_seconds():
 
 def test_tables_and_figures_need_no_torch():
     modules = (
-        "cdfss.tables, cdfss.figures.rows, cdfss.figures.features, cdfss.figures.filtering, cdfss.page, "
-        "cdfss.gallery, cdfss.figures.training, cdfss.preflight, cdfss.evaluation, cdfss.measurement"
+        "cdfss.reports.tables, cdfss.reports.figures.rows, cdfss.reports.figures.features, "
+        "cdfss.reports.figures.filtering, cdfss.reports.figures.training, cdfss.reports.page, "
+        "cdfss.reports.gallery, cdfss.configuration.preflight, cdfss.evaluation.evaluate, "
+        "cdfss.evaluation.measurement"
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

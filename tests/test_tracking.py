@@ -8,7 +8,7 @@ import pytest
 from conftest import square_mask, write_picture
 
 from cdfss import CdfssError
-from cdfss.datasets import index, places, synthetic, tracking
+from cdfss.data import index, places, synthetic, tracking
 
 
 @pytest.fixture

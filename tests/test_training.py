@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import square_mask, write_picture
 
-from cdfss import HSNet, checkpoints, training
-from cdfss.datasets import index
-from cdfss.episodes import sample
+from cdfss import HSNet
+from cdfss.data import index
+from cdfss.data.episodes import sample
+from cdfss.methods.hsnet import checkpoints, training
 
 SETTINGS = {
     "epochs": 3,
@@ -28,7 +29,7 @@ SETTINGS = {
 # kills itself within the batch after `last`.
 SCRIPT = """
 import json, os, signal, sys, threading, torch
-from cdfss import training
+from cdfss.methods.hsnet import training
 torch.set_num_threads(1)
 training.SAVE_EVERY = 0
 settings, folder, last = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])

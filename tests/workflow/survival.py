@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import yaml
 from conftest import serving, write_picture
 
-from cdfss.datasets import deepglobe, isic2018, synthetic
+from cdfss.data import synthetic
+from cdfss.data.formats import deepglobe, isic2018
 
 from .conftest import Project
 

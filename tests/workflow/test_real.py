@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cdfss import measurement, results
+from cdfss.evaluation import measurement, results
 
 from .conftest import ROOT
 

@@ -3,9 +3,10 @@ import functools
 import itertools
 import json
 
-from cdfss import devices, files, preflight, runs, stopping
-from cdfss.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
-from cdfss.datasets import places, tracking
+from cdfss.configuration import preflight
+from cdfss.running import devices, files, runs, stopping
+from cdfss.reports.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
+from cdfss.data import places, tracking
 
 try:
     run = configuration.parse(config)

@@ -1,5 +1,5 @@
-from cdfss.figures import episodes, style
-from cdfss.jobs import job
+from cdfss.reports.figures import episodes, style
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     figure = episodes.episode_grid(

@@ -1,5 +1,6 @@
-from cdfss import configuration, evaluation
-from cdfss.jobs import job
+from cdfss.configuration import schema as configuration
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.running.jobs import job
 
 # On a processor a single thread computes, whatever there is: sums depend on how many share them.
 with job(snakemake.log[0]):

@@ -1,5 +1,5 @@
-from cdfss import evaluation
-from cdfss.jobs import job
+from cdfss.evaluation import evaluate as evaluation
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     evaluation.run_trivial(

@@ -1,6 +1,6 @@
-from cdfss import figures
-from cdfss.figures import style
-from cdfss.jobs import job
+from cdfss.reports import figures
+from cdfss.reports.figures import style
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     figure = figures.of_files(

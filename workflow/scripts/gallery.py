@@ -1,5 +1,5 @@
-from cdfss import gallery
-from cdfss.jobs import job
+from cdfss.reports import gallery
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     gallery.write(

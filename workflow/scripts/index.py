@@ -1,6 +1,6 @@
-from cdfss import configuration
-from cdfss.datasets import index
-from cdfss.jobs import job
+from cdfss.configuration import schema as configuration
+from cdfss.data import index
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     settings = snakemake.params.settings

@@ -1,5 +1,6 @@
-from cdfss import configuration, measurement
-from cdfss.jobs import job
+from cdfss.configuration import schema as configuration
+from cdfss.evaluation import measurement
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     measurement.features(

@@ -1,5 +1,5 @@
-from cdfss import page
-from cdfss.jobs import job
+from cdfss.reports import page
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     page.write(

@@ -1,5 +1,6 @@
-from cdfss import configuration, training
-from cdfss.jobs import job
+from cdfss.configuration import schema as configuration
+from cdfss.methods.hsnet import training
+from cdfss.running.jobs import job
 
 settings = snakemake.params.settings
 with job(snakemake.log[0], settings["threads"]):

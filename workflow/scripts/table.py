@@ -1,5 +1,5 @@
-from cdfss import tables
-from cdfss.jobs import job
+from cdfss.reports import tables
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     table = tables.of_files(

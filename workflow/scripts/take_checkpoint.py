@@ -1,5 +1,5 @@
-from cdfss import checkpoints
-from cdfss.jobs import job
+from cdfss.methods.hsnet import checkpoints
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     checkpoints.take(

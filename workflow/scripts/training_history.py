@@ -1,7 +1,7 @@
 import pandas as pd
 
-from cdfss.figures import style, training
-from cdfss.jobs import job
+from cdfss.reports.figures import style, training
+from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     style.save(

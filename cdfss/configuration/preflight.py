@@ -1,0 +1,215 @@
+"""What can be known to be wrong before the first job: data that is missing, classes too small."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cdfss.backbones.facts import BACKBONES
+from cdfss.configuration.schema import Configuration
+from cdfss.data import download, places, readers, tracking
+from cdfss.errors import CdfssError, again
+from cdfss.running import devices, files, provenance
+
+
+def needed_data(run: Configuration) -> list[str]:
+    """Data sets that the run reads."""
+    return list(dict.fromkeys(name for name, _ in run.indexes))
+
+
+def missing(run: Configuration) -> list[str]:
+    """Every data set or file that is needed, not there and not to be had without the user."""
+    lines = []
+    for name in needed_data(run):
+        settings = run.place_of(name)
+        if run.data[name].synthetic is not None:
+            continue
+        if run.data[name].root is not None:
+            try:
+                there = places.is_there(settings)
+            except CdfssError as error:
+                lines.append(str(error))
+                continue
+            if not there:
+                lines.append(
+                    f"data.{name}.root: {settings['root']} is not a folder; set it to your copy of the "
+                    "data set, or remove it to download the data set (docs/data.md)"
+                )
+            continue
+        if _complete(settings):
+            continue
+        try:
+            reason = download.obstacle(settings)
+        except CdfssError as error:
+            reason = str(error)
+        if reason:
+            lines.append(reason)
+    checkpoint = run.source.checkpoint
+    if checkpoint is not None and not checkpoint.is_file():
+        lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
+    return lines
+
+
+def _complete(settings: dict) -> bool:
+    return places.marker(settings).is_file()
+
+
+def problems(run: Configuration, here: bool = True, limit: int | None = None) -> list[str]:
+    """Everything that would make a job of this run fail and can be seen now; empty if nothing.
+
+    Args:
+        here: whether jobs run on this machine, so that a GPU that is asked for must be in it.
+        limit: GPUs that jobs may use at once, `--resources gpu=N`.
+    """
+    if here:
+        try:
+            devices.wanted(run.device)
+        except CdfssError as error:
+            return [str(error)]
+        gpus = [] if run.device == "cpu" else devices.visible()
+        if run.device != "cpu" and limit is not None and limit > max(1, len(gpus)):
+            if not gpus:
+                return [
+                    f"--resources gpu={limit} asks for GPUs, and this machine shows none; leave it out to "
+                    "compute on the processor"
+                ]
+            named = "; ".join(map(str, gpus))
+            return [
+                f"--resources gpu={limit} asks for more GPUs than the {len(gpus)} that this machine shows; "
+                f"use --resources gpu={len(gpus)}: {named}"
+            ]
+        # What torch makes its code with: for a processor in C++, for a GPU with Triton, in C.
+        if gpus:
+            language, variable, compilers = "C", "CC", ["gcc", "clang"]
+        else:
+            language, variable = "C++", "CXX"
+            compilers = ["clang++" if sys.platform == "darwin" else "g++"]
+        compilers = [os.environ[variable]] if os.environ.get(variable) else compilers
+        if run.compute.compile and not any(map(shutil.which, compilers)):
+            return [
+                f"compute.compile: true needs a {language} compiler, and {' or '.join(compilers)} is not "
+                f"found; install it, or set {variable} to another"
+            ]
+    lines = [line for line in map(files.forbidden, (Path("results"), Path("results", run.name))) if line]
+    if lines:
+        return [f"{lines[0]}; then run the same command again"]
+    lines = missing(run)
+    if lines:
+        return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
+    for name, split in run.indexes:
+        settings = run.index_settings(name, split) | run.place_of(name)
+        # Without a root of the user's, files are only worth a look once all of them are there.
+        if settings["root"] is not None or _complete(settings):
+            lines += _problems_of(run, name, split, settings)
+    return lines
+
+
+def _problems_of(run: Configuration, name: str, split: str, settings: dict) -> list[str]:
+    """A layout that no reader knows, an empty split, too few pictures, by file names alone."""
+    try:
+        pairs = readers.pairs_of(settings | {"split": None})
+    except CdfssError as error:
+        return [str(error)]
+    if pairs is None:
+        return []  # has first to be cut or converted; the index job looks
+    sizes: dict[str, int] = {}
+    for pair in pairs:
+        if pair.split == split:
+            sizes[pair.class_name] = sizes.get(pair.class_name, 0) + 1
+    if not sizes:
+        there = ", ".join(sorted({pair.split for pair in pairs})) or "none"
+        domain = run.domains.get(name)
+        key = f"domains.{name}.split" if domain and domain.split == split else "source.validation.split"
+        return [f"{key} is {split!r}; the splits of {name} are {there}"]
+    if name not in run.domains or run.domains[name].split != split:
+        return []
+    least = max([2, *run.shots])
+    small = [f"{c} ({n})" for c, n in sizes.items() if n < least]
+    if small:
+        return [
+            f"shots is {run.shots}: classes of {name} must have at least {least} pictures, too few have "
+            f"{', '.join(small[:10])}; allowed for {name} are shots up to {min(sizes.values())}"
+        ]
+    if settings["format"] == "fss1000" and run.domains[name].episodes > sum(sizes.values()):
+        return [
+            f"domains.{name}.episodes is {run.domains[name].episodes}; split {split!r} has "
+            f"{sum(sizes.values())} pictures and each is a query once, so at most that many"
+        ]
+    return []
+
+
+def warnings(run: Configuration, gpus: int, limit: int | None) -> list[str]:
+    """What the user should know about a plan before it runs.
+
+    Args:
+        gpus: that one training or evaluation job asks for.
+        limit: GPUs that jobs may use at once, `--resources gpu=N`.
+    """
+    lines, there = [], len(devices.visible())
+    if not gpus and run.device == "auto":
+        lines.append(f"device: auto: {devices.no_gpu()}; training and evaluation use the processor")
+    if gpus and limit is not None and limit < there:
+        lines.append(f"{limit} of {there} GPUs will be in use at once; --resources gpu={there} uses all")
+    lines += [f"missing: {line}" for line in missing(run)]
+    return lines
+
+
+SEEN = 300  # files whose code is looked at in a plan; tables look at all of theirs
+
+
+def older_code(folder: str | Path) -> list[str]:
+    """What results were made by other code than this, and how to make them again; empty if nothing was.
+
+    Args:
+        folder: results of the run.
+    """
+    rules = {
+        "rows": "evaluate",
+        "rows without a model": "evaluate_trivial",
+        "measurements": "features filtering",
+        "training": "source",
+    }
+    files = [
+        file for part in ("rows", "analysis") for file in sorted(Path(folder, part).rglob("*.parquet"))
+    ]
+    files = files[:: -(-len(files) // SEEN) or 1] + list(Path(folder, "source").glob("history.parquet"))
+    older: dict[str, int] = {}
+    for file in files:
+        try:
+            found = provenance.facts(provenance.read_schema(file))
+        except CdfssError:
+            continue  # the job that reads it says so
+        kind = found.get("kind", "rows")
+        if kind in rules and found.get("code") != provenance.code(kind):
+            older[kind] = older.get(kind, 0) + 1
+    if not older:
+        return []
+    named = ", ".join(f"{number} of {kind}" for kind, number in older.items())
+    return [
+        f"{folder} holds results of another version of cdfss than this one ({named}). They are not made "
+        "again by themselves, and tables refuse to mix them with new ones. To make them anew, "
+        + again(*(rules[kind] for kind in older))
+    ]
+
+
+def stale_indexes(run: Configuration, index_file, pictures_of) -> list[str]:
+    """Indexes whose pictures have changed since, and what to do should the plan not know it.
+
+    Snakemake remembers with what a job has run in a folder of its own, which may be deleted or older.
+
+    Args:
+        index_file, pictures_of: give the path of an index, and its settings and `tracking.key`, by data
+            set and split.
+    """
+    return [
+        f"pictures of {data} ({split}) have changed since they were indexed. If the plan holds no job "
+        f"`index`, {again('index')}"
+        for data, split in run.indexes
+        if tracking.recorded(index_file(data, split)) not in (None, pictures_of(data, split)[1])
+    ]
+
+
+def backbone_file(run: Configuration) -> str | None:
+    """Path of the backbone's ImageNet weights, or None where they are an installed package."""
+    weights = BACKBONES[run.backbone].weights
+    return None if weights is None else f"{run.folder}/backbones/{weights}"

@@ -1,0 +1,456 @@
+"""The index contract: one row per (image, class), the same for every raw format.
+
+Columns of `index.parquet`, rows in the protocol's order (split lists or classes, then paths as
+strings): image, mask (paths relative to `root`), mask_value (class value in an index mask, null
+for a binary mask), class_id (from 0), class_name, split, height, width (pixels), foreground
+(fraction of the picture), image_sha256, mask_sha256 (of the files). File metadata: name, format,
+root, how pictures are read, the index's identity, and what was counted on the way.
+"""
+
+import hashlib
+import io
+import json
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cdfss.running import provenance
+from cdfss.data import tracking
+from cdfss.data.listing import Pair, Problem, in_processes
+from cdfss.data.pictures import (
+    VOID,
+    Reading,
+    binary_foreground,
+    file_bytes,
+    image_size,
+    index_values,
+    nearest,
+    read_image,
+    read_mask,
+)
+from cdfss.data.places import prepared, root_of
+from cdfss.data.readers import READERS, base_of
+from cdfss.errors import CdfssError, again
+from cdfss.running.files import replacing, replacing_folder
+from cdfss.running.progress import Progress
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("mask", pa.string()),
+        ("mask_value", pa.int16()),
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("foreground", pa.float32()),
+        ("image_sha256", pa.string()),
+        ("mask_sha256", pa.string()),
+    ]
+)
+
+
+# The query and supports of many episodes are the same pictures: a few hundred chest X-rays of 9 to 20
+# megapixels are read five times each, and each time takes as long as some steps of adaptation.
+LARGE = 1_000_000  # pixels of a picture that is kept, once it is small, for the next episode
+MOST_KEPT = 400_000_000  # bytes of them in a job
+
+
+class _Kept:
+    """Arrays by key, those that were used last, up to a number of bytes. For several threads."""
+
+    def __init__(self, most: int):
+        self.most, self.bytes = most, 0
+        self.arrays: OrderedDict = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, key) -> np.ndarray | None:
+        with self.lock:
+            if key in self.arrays:
+                self.arrays.move_to_end(key)
+            return self.arrays.get(key)
+
+    def put(self, key, array: np.ndarray) -> None:
+        with self.lock:
+            if key not in self.arrays:
+                self.arrays[key] = array
+                self.bytes += array.nbytes
+            while self.bytes > self.most:
+                self.bytes -= self.arrays.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True)
+class Index:
+    """A data set's index in memory.
+
+    Attributes:
+        rows: DataFrame with the columns of SCHEMA.
+        root: folder that the paths are relative to.
+        reading: how its pictures are read.
+    """
+
+    name: str
+    format: str
+    root: Path
+    rows: pd.DataFrame
+    reading: Reading = field(default_factory=Reading)
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits that stand for classes, order and content of all pictures.
+
+        Not for where they lie, so that a copy has the same.
+        """
+        rows = self.rows.astype(object).where(self.rows.notna(), None)
+        lines = rows[[name for name in SCHEMA.names if name != "foreground"]].itertuples(name=None)
+        text = repr((self.reading.own, self.reading.value_range)) + "\n".join(map(str, lines))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def of_split(self, split: str) -> pd.DataFrame:
+        """Rows of one split in order.
+
+        Raises:
+            CdfssError: when the split is empty.
+        """
+        rows = self.rows[self.rows["split"] == split]
+        if rows.empty:
+            there = ", ".join(sorted(self.rows["split"].unique()))
+            raise CdfssError(f"{self.name}: split {split!r} is empty; there are {there}")
+        return rows
+
+    def row(self, image: str, class_id: int):
+        """The row of a picture, by its path, and class.
+
+        Raises:
+            CdfssError: when there is none.
+        """
+        found = self.rows[(self.rows["image"] == image) & (self.rows["class_id"] == class_id)]
+        if found.empty:
+            raise CdfssError(
+                f"{self.name}: the index has no picture {image} of class {class_id}, which rows name; they "
+                f"are of other data. To make them anew, {again('evaluate', 'evaluate_trivial', 'features')}"
+            )
+        return found.iloc[0]
+
+    def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.
+
+        Raises:
+            CdfssError: when a file is no longer what was indexed, by its content.
+        """
+        return self.read_image(row, size), *self.read_mask(row, size)
+
+    def read_image(self, row, size: int) -> np.ndarray:
+        """The picture of `read` alone."""
+
+        def read():
+            return read_image(self._content(row["image"], row["image_sha256"]), size, self.reading)
+
+        return self._read(row, (row["image"], size), read).copy()
+
+    def read_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Foreground and void of `read` alone."""
+        value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
+
+        def read():  # a bit a pixel
+            content = self._content(row["mask"], row["mask_sha256"])
+            return np.packbits(read_mask(content, value, size, self.reading), axis=-1)
+
+        bits = self._read(row, (row["mask"], value, size), read)
+        foreground, void = np.unpackbits(bits, axis=-1, count=size).view(bool)
+        return foreground, void
+
+    def _read(self, row, key: tuple, read) -> np.ndarray:
+        """What `read` returns, from memory where the picture is large and was read before.
+
+        Args:
+            key: the file, and how it is read.
+        """
+        found = self._kept.get(key)
+        if found is not None:
+            return found
+        try:
+            found = read()
+        except (ValueError, OSError) as error:
+            raise CdfssError(f"{self.name}: {key[0]} cannot be read: {error}") from error
+        if row["height"] * row["width"] > LARGE:
+            self._kept.put(key, found)
+        return found
+
+    @cached_property
+    def _kept(self) -> "_Kept":
+        return _Kept(MOST_KEPT)
+
+    def _content(self, path: str, sha256: str) -> io.BytesIO:
+        try:
+            content = file_bytes(self.root / path, self.reading)
+        except (ValueError, OSError) as error:
+            raise self._changed(path, f"cannot be read any more ({error})") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise self._changed(path, "has another content than when it was indexed")
+        return io.BytesIO(content)
+
+    def _changed(self, path: str, what: str) -> CdfssError:
+        return CdfssError(
+            f"{self.name}: {path} in {self.root} {what}. Restore it; or to make the index anew, and what "
+            f"depends on it, {again('index')}"
+        )
+
+
+def load(path: str | Path) -> Index:
+    """Read an index file.
+
+    Its pictures are looked for where they lay when it was made, or when a run last found them unchanged.
+
+    Raises:
+        CdfssError: when it is damaged, of an older version, or names files outside of its root.
+    """
+    table = provenance.read_table(path)
+    facts, rows = provenance.facts(table.schema), table.to_pandas()
+    if "reading" not in facts or set(SCHEMA.names) - set(rows.columns):
+        raise CdfssError(
+            f"{path} was made by an older version of cdfss, or is no index. To make it anew, "
+            f"{again('index')}"
+        )
+    for file in pd.concat([rows["image"], rows["mask"]]).unique():
+        if file.startswith(("/", "\\")) or ".." in Path(file).parts:
+            raise CdfssError(
+                f"{path} names {file!r}, which lies outside of its root; it was edited. To make it "
+                f"anew, {again('index')}"
+            )
+    # Pieces that were made from raw files lie where they did relative to the index, if all was moved.
+    beside = (Path(path).parent / facts["beside"]).resolve()
+    root = beside if facts["below"] is None and beside.is_dir() else Path(facts["root"])
+    moved = tracking.root_recorded(path)
+    if facts["below"] is not None and moved is not None:
+        root = Path(moved) / facts["below"]
+    return Index(facts["name"], facts["format"], root, rows, Reading(**facts["reading"]))
+
+
+def save(index: Index, path: str | Path, facts: dict) -> None:
+    """Write an index file; `facts` go into its metadata."""
+    facts = {"name": index.name, "format": index.format, "root": str(index.root), **facts}
+    facts |= {"reading": asdict(index.reading), "identity": index.identity}
+    facts |= {"beside": os.path.relpath(index.root, Path(path).parent.resolve())}
+    facts |= provenance.made_with("numpy", "pillow")
+    table = pa.Table.from_pandas(index.rows, SCHEMA, preserve_index=False)
+    with replacing(path) as temporary:
+        pq.write_table(provenance.with_facts(table, facts), temporary)
+
+
+def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Index:
+    """Prepare a raw data set where its format asks for it, open every pair of a split, write the index.
+
+    Args:
+        settings: `Configuration.index_settings` and `Configuration.place_of`; without a split all.
+        path: of the index file; a record of the files is written beside it (`tracking`).
+        threads: processes that open pictures.
+        log: takes lines of text.
+
+    Raises:
+        CdfssError: lists all bad files, unless on_bad_pair is "skip".
+    """
+    reader, name, split = READERS[settings["format"]], settings["name"], settings.get("split")
+    raw, base, before = root_of(settings).resolve(), base_of(settings), tracking.look(settings)
+    problems, notes, root = [], {}, base and base.resolve()
+    if root is None:
+        root = prepared(settings).resolve()
+        problems, notes = _prepare(raw, root, before, settings | {"threads": threads}, log)
+    listing = reader.list_pairs(root, settings)
+    pairs = [pair for pair in listing.pairs if split in (None, pair.split)]
+    if listing.pairs and not pairs:
+        there = ", ".join(sorted({pair.split for pair in listing.pairs}))
+        raise CdfssError(f"{name}: split {split!r} is empty; there are {there}")
+    rows, bad = _open_all(pairs, root, settings, threads)
+    problems = problems + listing.problems + bad
+    if settings["format"] == "folder":  # the public sets are taken as published
+        rows, empty = _without_empty_masks(rows)
+        problems += empty
+    rows, small = _without_small_classes(rows)
+    problems += small
+    notes = notes | listing.notes | {"bad": len(problems), "pairs": len(rows)}
+    report = "\n".join(f"  {problem}" for problem in problems)
+    if problems and settings["on_bad_pair"] == "stop":
+        raise CdfssError(
+            f"{name}: {len(problems)} bad files in {root}:\n{report}\nMend or remove them, or set "
+            f"data.{name}.on_bad_pair: skip to leave them out and count them"
+        )
+    if problems:
+        log(f"{name}: left out {len(problems)} bad files:\n{report}")
+    if not rows:
+        raise CdfssError(f"{name}: no usable pair of image and mask in {root}")
+    frame = pd.DataFrame(rows, columns=SCHEMA.names)
+    index = Index(name, settings["format"], root, frame, Reading.of(settings))
+    below = None if base is None else os.path.relpath(root, raw)
+    known = {}
+    if below is not None:
+        for kind in ("image", "mask"):
+            files = (Path(below, file).as_posix() for file in frame[kind])
+            known |= dict(zip(files, frame[f"{kind}_sha256"]))
+    tracking.write(settings, path, before, known)
+    depends = {key: value for key, value in settings.items() if key not in ("root", "folder")}
+    save(index, path, {**notes, "below": below, "settings": depends})
+    counted = ", ".join(f"{key.replace('_', ' ')} {number}" for key, number in notes.items())
+    log(f"{name}: {index.rows['class_id'].nunique()} classes, {counted}")
+    return index
+
+
+def _prepare(
+    raw: Path, root: Path, files: pd.DataFrame | None, settings: dict, log
+) -> tuple[list[Problem], dict]:
+    """Make what a format has to make from raw files, in `root`, or leave what was made from the same ones.
+
+    Another run may be reading it: it is exchanged as a whole, and only where the raw files changed.
+
+    Args:
+        files: `tracking.look`.
+    """
+    marker = "complete.json"
+    made_from = {
+        "files": None if files is None else tracking.digest(files),
+        "code": provenance.code("preparation"),
+    }
+    try:
+        known = json.loads((root / marker).read_text("utf-8"))
+        if known["made from"] == made_from:
+            return [Problem(Path(path), what) for path, what in known["problems"]], known["notes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or not whole
+    with replacing_folder(root) as partial:
+        problems, notes = READERS[settings["format"]].prepare(raw, partial, settings, log)
+        known = {"made from": made_from, "notes": notes}
+        known["problems"] = [[str(problem.path), problem.what] for problem in problems]
+        with replacing(partial / marker) as temporary:
+            temporary.write_text(json.dumps(known), "utf-8")
+    return problems, notes
+
+
+def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tuple[list, list[Problem]]:
+    """Index rows of all pairs that can be used, and problems; one file is opened once.
+
+    Args:
+        settings: `Configuration.index_settings`; with format "folder", `image_size` is the size at
+            which masks must still have foreground.
+
+    Returns:
+        Rows with the columns of SCHEMA.
+
+    Raises:
+        CdfssError: when a process was killed.
+    """
+    files: dict[tuple[Path, Path], list[Pair]] = {}
+    for pair in pairs:
+        files.setdefault((pair.image, pair.mask), []).append(pair)
+    reading = Reading.of(settings)
+    size = settings.get("image_size") if reading.own else None
+    tasks = [
+        (root, *key, [pair.mask_value for pair in group], reading, size) for key, group in files.items()
+    ]
+    measured, problems = {}, []
+    progress = Progress(f"{settings['name']}: opening pictures", len(tasks))
+    results = in_processes(_measure, tasks, threads, settings["name"])
+    for (key, group), result in zip(files.items(), results, strict=True):
+        progress.step()
+        if isinstance(result, str):
+            bad = key[1] if result.startswith("mask ") else key[0]
+            problems.append(Problem(bad, result))
+            continue
+        height, width, shares, *hashes = result
+        for pair, share in zip(group, shares, strict=True):
+            if pair.mask_value is not None and share == 0:
+                problems.append(Problem(pair.mask, f"has no pixel of class {pair.class_name}"))
+            else:
+                measured[pair] = (height, width, share, *hashes)
+    rows = [
+        (
+            p.image.as_posix(),
+            p.mask.as_posix(),
+            p.mask_value,
+            p.class_id,
+            p.class_name,
+            p.split,
+            *measured[p],
+        )
+        for p in pairs
+        if p in measured
+    ]
+    return rows, problems
+
+
+def _measure(task) -> tuple[int, int, list[float], str, str] | str:
+    """What one pair of files holds, or in one line what is wrong with it.
+
+    Args:
+        task: root, paths of image and mask, class values, how to read, and the size at which the mask
+            must still have foreground, or None.
+
+    Returns:
+        Height and width in pixels, the foreground fraction for each class value, and the sha256 of
+        both files.
+    """
+    root, image_path, mask_path, values, reading, size = task
+    try:
+        content = file_bytes(root / image_path, reading)
+        image_hash = hashlib.sha256(content).hexdigest()
+        height, width = image_size(io.BytesIO(content), reading)
+    except Exception as error:  # the system's too
+        return f"image cannot be read: {error}"
+    try:
+        content = file_bytes(root / mask_path, reading)
+        mask_hash = hashlib.sha256(content).hexdigest()
+        labels = (binary_foreground if values == [None] else index_values)(io.BytesIO(content), reading)
+    except Exception as error:
+        return f"mask cannot be read: {error}"
+    if labels.shape != (height, width):
+        advice = "download the data set again"
+        if reading.own:
+            advice = "save both as they are to be seen, without an orientation in EXIF,"
+        return (
+            f"mask is {labels.shape[1]} x {labels.shape[0]} pixels, its image {image_path} "
+            f"{width} x {height}; {advice} or remove the pair"
+        )
+    if values == [None]:
+        if size and labels.any() and not nearest(labels, size).any():
+            return (
+                f"mask is lost: its {labels.sum()} foreground pixels vanish at {size} px; cut both "
+                "pictures to a part around them, raise image_size, or remove the pair"
+            )
+        return height, width, [float(labels.mean())], image_hash, mask_hash
+    valid = max(int((labels != VOID).sum()), 1)
+    shares = [float((labels == value).sum() / valid) for value in values]
+    return height, width, shares, image_hash, mask_hash
+
+
+def _without_empty_masks(rows: list) -> tuple[list, list[Problem]]:
+    """A user's masks without foreground, as label masks of low values would give."""
+    mask_at, share_at = SCHEMA.names.index("mask"), SCHEMA.names.index("foreground")
+    problems = [
+        Problem(Path(row[mask_at]), "has no foreground; foreground is grey from 128, or 1 beside 0")
+        for row in rows
+        if row[share_at] == 0
+    ]
+    return [row for row in rows if row[share_at] > 0], problems
+
+
+def _without_small_classes(rows: list) -> tuple[list, list[Problem]]:
+    """Classes of a single picture cannot make an episode: a support must differ from the query."""
+    name_at, class_at = SCHEMA.names.index("class_name"), SCHEMA.names.index("class_id")
+    numbers: dict[int, int] = {}
+    for row in rows:
+        numbers[row[class_at]] = numbers.get(row[class_at], 0) + 1
+    small = {class_id for class_id, number in numbers.items() if number < 2}
+    problems = [
+        Problem(Path(row[0]), f"is the only usable picture of class {row[name_at]}; at least 2 are needed")
+        for row in rows
+        if row[class_at] in small
+    ]
+    return [row for row in rows if row[class_at] not in small], problems

@@ -1,1 +1,0 @@
-"""Data sets: one file per raw format, all ending in the index contract."""

@@ -1,0 +1,341 @@
+"""Measurements in features of episodes: what tables 3 and 4 and the figures of features rest on.
+
+FEATURES, one row an episode and variant: the last stride-32 maps as the variant has them once it is
+tuned, after APM and ACPA, of the whole picture. (In the model the support mask comes between the
+two.) FILTERED, nine rows an episode: the source model on pictures filtered in nine ways.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cdfss.data import metrics
+from cdfss.evaluation import results
+from cdfss.running import provenance
+
+# Which episode a row is of, as in evaluation rows: domain, variant ... supports.
+_LIST = list(results.SCHEMA)[: results.SCHEMA.names.index("supports") + 1]
+_INFORMATION = [
+    ("support_information", pa.float32()),  # nats, of the first support; analyses.mutual_information
+    ("query_information", pa.float32()),
+    ("support_chance", pa.float32()),  # nats; analyses.chance_information
+    ("query_chance", pa.float32()),
+]
+_NUMBERS = pa.list_(pa.float32())
+FEATURES = pa.schema(
+    [
+        *_LIST,
+        *_INFORMATION,
+        ("cka", pa.float32()),  # of first support and query, 0..1; analyses.support_query_cka
+        ("magnitudes", _NUMBERS),  # (C,) of the query; analyses.magnitudes
+        ("phases", _NUMBERS),  # (50,) of the query; analyses.phase_histogram
+        ("correlations", _NUMBERS),  # (100,) of the query; analyses.correlation_histogram
+        ("height", pa.int32()),  # h and w of what follows, row by row
+        ("width", pa.int32()),
+        ("activation", _NUMBERS),  # (h * w,) of the query; analyses.activation
+        ("similarity", _NUMBERS),  # (h * w,) of the query; analyses.similarity, all stride-32 maps
+        ("amplitude_factor", _NUMBERS),  # (h * w,) sigmoid of APM's mask, mean over channels, or null
+        ("phase_factor", _NUMBERS),
+        ("step", pa.list_(pa.int32())),  # where the query was segmented; 0 is insertion alone
+        ("step_intersection", pa.list_(pa.int64())),  # foreground pixels after that many steps
+        ("step_union", pa.list_(pa.int64())),
+    ]
+)
+FILTERED = pa.schema(
+    [
+        *(field for field in _LIST if field.name != "variant"),
+        ("amplitude", pa.string()),  # all, low or high
+        ("phase", pa.string()),
+        ("radius", pa.float64()),
+        ("fill", pa.string()),
+        *(field for field in results.SCHEMA if field.name.startswith(("intersection_", "union_"))),
+        *_INFORMATION,
+    ]
+)
+
+
+NO_FILTER = "amplitude all, phase all"
+
+
+def load(paths) -> pd.DataFrame | None:
+    """Measurements of files, all FEATURES or all FILTERED, as one frame, arrays as NumPy arrays.
+
+    Args:
+        paths: of files; None is returned for an empty list, where a run has no variant to measure.
+
+    Raises:
+        CdfssError: when one is damaged, or they do not belong together (`provenance.must_agree`).
+    """
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    tables = [provenance.read_table(file) for file in files]
+    provenance.must_agree({file: provenance.facts(t.schema) for file, t in zip(files, tables, strict=True)})
+    tables = [table.replace_schema_metadata() for table in tables]
+    return pa.concat_tables(tables).to_pandas() if tables else None
+
+
+def filter_name(amplitude, phase):
+    """A filter's name, "amplitude low, phase high"; of strings, or of columns of FILTERED."""
+    return "amplitude " + amplitude + ", phase " + phase
+
+
+def finite(
+    rows: pd.DataFrame, columns: list[str], by: str, settings: dict | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with finite numbers, of the same episodes for all, and notes on what was left out.
+
+    An adaptation that diverges has no features to speak of. Where one diverged in most episodes of a
+    domain, its rows there are left out; else the episode is, of all.
+
+    Args:
+        columns: of the numbers.
+        by: the column that says what is compared.
+        settings: `Configuration.table_settings`, for the titles that notes name.
+    """
+    settings = settings or {"variants": {}, "domains": {}}
+    titles = {name: variant["title"] for name, variant in settings["variants"].items()}
+    domains = settings["domains"]
+    notes, key = [], ["domain", "episode"]
+    ended_well = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), rows.index)
+    hopeless = ended_well.groupby([rows[by], rows["domain"]]).transform("mean") < 0.5
+    if hopeless.any():
+        pairs = rows.loc[hopeless, [by, "domain"]].drop_duplicates().itertuples(index=False)
+        named = ", ".join(f"{titles.get(name, name)} on {domains.get(d, d)}" for name, d in pairs)
+        notes.append(f"Left out, since adaptation diverged in most episodes: {named}.")
+    bad = rows.loc[~ended_well & ~hopeless, key].drop_duplicates()
+    if len(bad):
+        numbers = bad.groupby("domain", sort=False).size().items()
+        named = ", ".join(f"{domains.get(d, d)} {number}" for d, number in numbers)
+        notes.append(f"Episodes left out, since an adaptation diverged: {named}.")
+    lost = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(bad))
+    return rows[~hopeless & ~lost], notes
+
+
+def after_step(measured: pd.DataFrame, at: int = -1) -> pd.DataFrame:
+    """Measurements as rows with the counts that `results.counts` takes, after a step that was shown.
+
+    Args:
+        measured: rows of FEATURES.
+        at: number in their `step`; -1 is the last. Background is not kept there, and is 0.
+    """
+    return measured.assign(
+        intersection_foreground=[pixels[at] for pixels in measured["step_intersection"]],
+        union_foreground=[pixels[at] for pixels in measured["step_union"]],
+        intersection_background=0,
+        union_background=0,
+    )
+
+
+def of_every_class(episodes: pd.DataFrame, number: int) -> pd.DataFrame:
+    """`number` episodes of a list, in its order, as many of each class as can be; all if shorter.
+
+    Within a class they are at even distances, and so are the classes if they are more than `number`.
+    """
+    classes = [group.index for _, group in episodes.groupby("class_id", sort=False)]
+    if len(classes) > number:
+        return episodes.loc[sorted(members[0] for members in _evenly(classes, number))]
+    shares = [0] * len(classes)
+    while sum(shares) < min(number, len(episodes)):
+        growing = [i for i, members in enumerate(classes) if shares[i] < len(members)]
+        shares[min(growing, key=lambda i: shares[i])] += 1
+    chosen = [label for members, share in zip(classes, shares) for label in _evenly(members, share)]
+    return episodes.loc[sorted(chosen)]
+
+
+def _evenly(values, number: int) -> list:
+    return [values[i * len(values) // number] for i in range(number)]
+
+
+def steps_to_show(steps: int) -> list[int]:
+    """0, then steps that grow by about a half, up to `steps`: where a curve over steps has points."""
+    shown, step = [0], 1
+    while step < steps:
+        shown.append(step)
+        step = max(step + 1, step * 3 // 2)
+    return sorted({*shown, steps})
+
+
+def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
+    """The job that measures the features of one variant on one domain.
+
+    Args:
+        settings: `Configuration.analysis_settings`.
+        path: of the file to write, with the columns of FEATURES.
+        device: the configured one, "auto", "cpu" or "cuda".
+    """
+    from cdfss.evaluation.evaluate import ADAPTATION_KEYS
+
+    how = {key: settings[key] for key in ADAPTATION_KEYS if key in settings}
+
+    def measure(model, pictures):
+        from cdfss.methods.hsnet.adaptation import Adaptation
+
+        query, support, masks, truth, void = pictures
+        rate = settings["learning_rate"] or 0.0
+        adaptation = Adaptation(model, support, masks, rate, **how)
+        shown = steps_to_show(settings["steps"])
+        counted = []
+        for step in range(settings["steps"] + 1):
+            if step:
+                adaptation.step()
+            if step in shown:
+                counted.append(metrics.counts(adaptation.predict(query[None])[0].cpu(), truth, void))
+        intersections, unions = (np.stack(pixels)[:, 1] for pixels in zip(*counted))
+        return [
+            {
+                **measured(adaptation.model, query, support[0], masks[0]),
+                "step": shown,
+                "step_intersection": intersections.tolist(),
+                "step_union": unions.tolist(),
+                "variant": settings["variant"],
+            }
+        ]
+
+    _every_episode(
+        settings, index_path, episodes_path, checkpoint, weights, device, measure, FEATURES, path
+    )
+
+
+def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
+    """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
+
+    Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
+    lies outside 0..1 stays there.
+
+    Args:
+        settings: `Configuration.filtering_settings`.
+        path: of the file to write, with the columns of FILTERED: nine rows an episode.
+        device: the configured one, "auto", "cpu" or "cuda".
+    """
+
+    def measure(model, pictures):
+        from cdfss.backbones.normalisation import normalised, unnormalised
+        from cdfss.evaluation import analyses
+        from cdfss.methods.hsnet.adaptation import Adaptation
+        from cdfss.methods.hsnet.model import COARSE
+
+        query, support, masks, truth, void = pictures
+        facts, rows = model.backbone.facts, []
+        for amplitude in analyses.BANDS:
+            for phase in analyses.BANDS:
+                bands = (amplitude, phase, settings["radius"], settings["fill"])
+                seen, others = (
+                    normalised(analyses.filter_pictures(unnormalised(p, facts), *bands), facts)
+                    for p in (query[None], support)
+                )
+                predicted = Adaptation(model, others, masks, 0.0).predict(seen)[0].cpu()
+                intersection, union = metrics.counts(predicted, truth, void)
+                maps = [model.features(p)[COARSE][-1][0] for p in (others[:1], seen)]
+                rows.append(
+                    {
+                        "amplitude": amplitude,
+                        "phase": phase,
+                        "radius": settings["radius"],
+                        "fill": settings["fill"],
+                        **results.count_columns(intersection, union),
+                        **_information(*maps),
+                    }
+                )
+        return rows
+
+    _every_episode(
+        settings, index_path, episodes_path, checkpoint, weights, device, measure, FILTERED, path
+    )
+
+
+def measured(model, query, support, mask) -> dict:
+    """Measurements of a tuned model on one query and one support.
+
+    Args:
+        query, support: normalised, (3, S, S).
+        mask: of the support, (S, S).
+
+    Returns:
+        The columns of FEATURES that concern features and masks.
+    """
+    import torch
+
+    from cdfss.evaluation import analyses
+    from cdfss.methods.hsnet.model import COARSE
+
+    with torch.no_grad():
+        stride_32 = [model.filtered(model.features(p[None])[COARSE]) for p in (support, query)]
+        support_maps, query_maps = (model.attended(maps)[:, 0] for maps in stride_32)  # (L, C, h, w)
+        support_maps, query_maps = support_maps.float(), query_maps.float()
+        last = query_maps[-1]
+    # The model computes in the configured precision, what is measured in it always in float32.
+    with torch.no_grad(), torch.autocast(last.device.type, enabled=False):
+        numbers = {
+            "magnitudes": analyses.magnitudes(last),
+            "phases": analyses.phase_histogram(last),
+            "correlations": analyses.correlation_histogram(last),
+            "activation": analyses.activation(last),
+            "similarity": analyses.similarity(query_maps, support_maps, mask),
+        }
+        if model.masker is not None:
+            for part in ("amplitude", "phase"):
+                factor = getattr(model.masker, f"mask_{part}").sigmoid()
+                numbers[f"{part}_factor"] = factor.mean((0, 1))
+        return {
+            **_information(support_maps[-1], last),
+            "cka": analyses.support_query_cka(support_maps[-1], last),
+            "height": last.shape[-2],
+            "width": last.shape[-1],
+            **{name: values.float().flatten().cpu().numpy() for name, values in numbers.items()},
+        }
+
+
+def _information(support_maps, query_maps) -> dict:
+    import torch
+
+    from cdfss.evaluation import analyses
+
+    maps = {"support": support_maps, "query": query_maps}
+    with torch.autocast(query_maps.device.type, enabled=False):
+        return {
+            **{f"{name}_information": analyses.mutual_information(m) for name, m in maps.items()},
+            **{f"{name}_chance": analyses.chance_information(m) for name, m in maps.items()},
+        }
+
+
+def _every_episode(settings, index_path, episodes_path, checkpoint, weights, device, measure, schema, path):
+    """Rows of `measure` for episodes of a list, written to `path`.
+
+    `measure` takes the model and the pictures of an episode on the model's device: query (3, S, S),
+    supports (k, 3, S, S), their masks (k, S, S), the query's truth and void (S, S) in NumPy.
+    """
+    import torch
+
+    from cdfss.backbones.normalisation import normalise
+    from cdfss.data import episodes
+    from cdfss.data import index as indexes
+    from cdfss.evaluation.evaluate import build_model, origin, origin_of_model
+    from cdfss.running import devices
+    from cdfss.running.precision import precision
+    from cdfss.running.progress import Progress
+
+    index = indexes.load(index_path)
+    whole = episodes.load_of(episodes_path, index)
+    listed = of_every_class(whole, settings["episodes"])
+    progress = Progress(f"{settings['domain']}: episodes measured", len(listed))
+    rows = []
+    with devices.device(device) as chosen, precision(settings["precision"], chosen):
+        facts = origin(settings, index, whole, "measurements") | origin_of_model(
+            settings, checkpoint, weights, chosen
+        )
+        model = build_model(settings, checkpoint, weights, chosen)
+        for episode in listed.itertuples():
+            numbers = (episode.query_row, *episode.support_rows)
+            read = [index.read(index.rows.loc[number], settings["image_size"]) for number in numbers]
+            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(chosen)
+            images = normalise(images, model.backbone.facts)
+            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(chosen)
+            _, truth, void = read[0]
+            of_list = {key: getattr(episode, key) for key in ("episode", "class_id", "class_name", "query")}
+            of_list |= {key: settings[key] for key in ("domain", "shot", "seed")}
+            of_list["supports"] = list(episode.supports)
+            for row in measure(model, (images[0], images[1:], masks, truth, void)):
+                rows.append({**of_list, **row})
+            progress.step()
+    results.save(rows, path, facts, schema)

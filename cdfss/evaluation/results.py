@@ -1,0 +1,220 @@
+"""Evaluation rows: the contract between evaluation and every table and figure. No torch here."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from cdfss.errors import CdfssError, again
+from cdfss.running import provenance
+from cdfss.running.files import replacing
+
+SCHEMA = pa.schema(
+    [
+        ("domain", pa.string()),
+        ("variant", pa.string()),
+        ("shot", pa.int32()),
+        ("seed", pa.int32()),
+        ("episode", pa.int32()),
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("query", pa.string()),
+        ("supports", pa.list_(pa.string())),
+        ("intersection_background", pa.int64()),  # pixels at the configured image size
+        ("intersection_foreground", pa.int64()),
+        ("union_background", pa.int64()),
+        ("union_foreground", pa.int64()),
+        ("first_loss", pa.float32()),  # null where nothing is tuned
+        ("last_loss", pa.float32()),
+        ("steps", pa.int32()),
+        ("learning_rate", pa.float64()),
+        ("parameters_added", pa.int64()),  # of masker and attention
+        ("parameters_tuned", pa.int64()),  # of the parts that steps change
+    ]
+)
+KEY = ["domain", "variant", "shot", "seed", "episode"]
+# What no second run gives again, in files of its own so that all others can be compared byte by byte.
+COST = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in KEY),
+        ("seconds", pa.float64()),  # adaptation and prediction
+        ("peak_memory_mb", pa.float32()),  # of the job so far: the GPU's, or the process's
+        ("device", pa.string()),  # cpu, or the GPU's name
+    ]
+)
+PREDICTIONS = pa.schema([("episode", pa.int32()), ("mask", pa.binary())])
+
+
+def save(rows: list[dict], path: str | Path, facts: dict, schema: pa.Schema = SCHEMA) -> None:
+    """Write rows; `facts` (`evaluation.origin`) go into the file's metadata."""
+    table = provenance.with_facts(pa.Table.from_pylist(rows, schema), facts)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def save_predictions(predictions: dict[int, np.ndarray], path: str | Path, facts: dict) -> None:
+    """Write predicted masks (S, S) of 0 and 1 by episode, as one-bit PNG files in a column."""
+    rows = []
+    for episode, mask in predictions.items():
+        buffer = io.BytesIO()
+        Image.fromarray(mask.astype(bool)).save(buffer, format="PNG")
+        rows.append({"episode": episode, "mask": buffer.getvalue()})
+    save(rows, path, facts, PREDICTIONS)
+
+
+def load(paths) -> pd.DataFrame:
+    """All evaluation rows of files, or of the files of rows in and below folders, as one frame.
+
+    Args:
+        paths: one or several; of a folder all rows are taken, also those of variants that a
+            configuration no longer has.
+
+    Raises:
+        CdfssError: when there is none, a file is damaged or of an older version, an episode is there
+            twice, or files do not belong together (`provenance.must_agree`).
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    files = []
+    for path in map(Path, paths):
+        files += filter(_holds_rows, sorted(path.rglob("*.parquet"))) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
+    tables, made = [], {}
+    for file in files:
+        table = provenance.read_table(file)
+        made[file] = provenance.facts(table.schema)
+        lacks = [name for name in SCHEMA.names if name not in table.column_names]
+        if lacks:
+            raise CdfssError(
+                f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. To "
+                f"make the rows anew, {again('evaluate', 'evaluate_trivial')}"
+            )
+        # Rows of version 0.1 hold what is in files of its own now.
+        tables.append(table.select(SCHEMA.names).replace_schema_metadata())
+    provenance.must_agree(made)
+    rows = pa.concat_tables(tables).to_pandas()
+    twice = rows[rows.duplicated(KEY)]
+    if len(twice):
+        first = twice.iloc[0]
+        held = [
+            str(file)
+            for file, table in zip(files, tables)
+            if any(all(row[k] == first[k] for k in KEY) for row in table.select(KEY).to_pylist())
+        ]
+        raise CdfssError(
+            f"episode {first.episode} of {first.domain}, {first.variant}, {first.shot}-shot, seed "
+            f"{first.seed} is there twice, in {' and '.join(held)}: load one run at a time, and remove "
+            "files that an earlier configuration (more `shards`) left behind"
+        )
+    return rows
+
+
+def _holds_rows(file: Path) -> bool:
+    """Whether a file has evaluation rows, not predictions or measurements."""
+    return {"variant", "intersection_foreground"} <= set(provenance.read_schema(file).names)
+
+
+def load_listed(paths) -> pd.DataFrame | None:
+    """`load` of a list of files; None for an empty list, where a run has no variant of some kind."""
+    return load(paths) if list(paths) else None
+
+
+def with_cost(rows: pd.DataFrame, paths) -> pd.DataFrame:
+    """Rows with the columns of COST, from the files of the same jobs.
+
+    Raises:
+        CdfssError: when they are of other episodes.
+    """
+    cost = pa.concat_tables(provenance.read_table(p).replace_schema_metadata() for p in paths).to_pandas()
+    both = rows.merge(cost, on=KEY, how="left", validate="one_to_one")
+    lacking = both[both["seconds"].isna()]
+    if len(lacking):
+        first = ", ".join(str(lacking.iloc[0][key]) for key in KEY)
+        raise CdfssError(
+            f"{len(lacking)} rows have no seconds, first {first}; their files in cost/ are of other "
+            f"episodes. To make both anew, {again('evaluate', 'evaluate_trivial')}"
+        )
+    return both
+
+
+def facts(path: str | Path) -> dict:
+    """Metadata of a file of rows, predictions or measurements (`evaluation.origin`).
+
+    Raises:
+        CdfssError: when it has none.
+    """
+    found = provenance.facts(provenance.read_schema(path))
+    if not found:
+        raise CdfssError(
+            f"{path} does not say what it was made from: it was made by an older version of cdfss. To "
+            f"make it anew, {again('evaluate', 'evaluate_trivial')}"
+        )
+    return found
+
+
+def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
+    """Predicted masks (S, S) bool by episode, of all or of some episodes."""
+    masks, wanted = {}, None if episodes is None else [("episode", "in", list(episodes))]
+    for path in paths:
+        try:
+            for row in provenance.read_table(path, filters=wanted).to_pylist():
+                with Image.open(io.BytesIO(row["mask"])) as image:
+                    masks[row["episode"]] = np.array(image).astype(bool)
+        except (OSError, ValueError, KeyError, SyntaxError, TypeError) as error:  # also Pillow's
+            raise provenance.damaged(path, error) from error
+    return masks
+
+
+def predictions_by_variant(paths, variants, episodes) -> dict[str, dict[int, np.ndarray]]:
+    """`load_predictions` of each variant; whose masks a file holds, its metadata says."""
+    by_variant: dict[str, list] = {variant: [] for variant in variants}
+    for path in paths:
+        by_variant[facts(path)["settings"]["variant"]].append(path)
+    return {variant: load_predictions(files, episodes) for variant, files in by_variant.items()}
+
+
+def iou(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `iou`: foreground IoU of the episode in 0..1, 0 where the union is empty."""
+    return rows.assign(iou=rows["intersection_foreground"] / rows["union_foreground"].clip(lower=1))
+
+
+def ranked_episodes(rows: pd.DataFrame, variant: str, number: int) -> list[int]:
+    """`number` episodes of one list at even distances by a variant's IoU, from the worst to the best."""
+    mine = _from_worst_to_best(rows, variant)
+    number = min(number, len(mine))
+    return [mine[i * (len(mine) - 1) // max(number - 1, 1)] for i in range(number)]
+
+
+def median_episode(rows: pd.DataFrame, variant: str) -> int:
+    """The median episode of one list by a variant's IoU; of an even number the worse in the middle.
+
+    It is the second of three `ranked_episodes`.
+    """
+    mine = _from_worst_to_best(rows, variant)
+    return mine[(len(mine) - 1) // 2]
+
+
+def _from_worst_to_best(rows: pd.DataFrame, variant: str) -> list[int]:
+    return iou(rows[rows["variant"] == variant]).sort_values(["iou", "episode"])["episode"].tolist()
+
+
+def count_columns(intersection, union) -> dict[str, int]:
+    """The columns of one episode's pixel counts, (2,) each, background first."""
+    return {
+        f"{kind}_{where}": int(pixels)
+        for kind, both in (("intersection", intersection), ("union", union))
+        for where, pixels in zip(("background", "foreground"), both, strict=True)
+    }
+
+
+def counts(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union (N, 2), background first, as `cdfss.data.metrics` takes them."""
+    return tuple(
+        rows[[f"{kind}_background", f"{kind}_foreground"]].to_numpy() for kind in ("intersection", "union")
+    )

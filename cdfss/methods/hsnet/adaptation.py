@@ -1,0 +1,389 @@
+"""Adaptation of a model to the labelled supports of an episode (paper section 4.4)."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cdfss.errors import CdfssError
+from cdfss.evaluation.analyses import gaussian_information
+from cdfss.methods.hsnet.hypercorrelation import SupportPlane
+from cdfss.methods.hsnet.model import COARSE, FINE, MIDDLE, HSNet, resize_logits
+
+PARTS = ("masker", "attention", "learner", "backbone")
+PAIRS_AT_ONCE = 5  # of an episode in a step; more are summed up in turns, which bounds the memory
+
+
+def adapt(
+    model: HSNet,
+    support_images: Tensor,
+    support_masks: Tensor,
+    steps: int,
+    learning_rate: float,
+    *,
+    trained: Sequence[str] | None = None,
+    pairs: str = "self",
+    mutual_information: float = 0.0,
+    optimiser: "Adam | None" = None,
+) -> "Adaptation":
+    """Tune a model, from its present values, on the supports alone: an `Adaptation` after some steps.
+
+    Args:
+        steps: number of Adam steps; 0 keeps the present values.
+        others: those of `Adaptation`.
+
+    Raises:
+        CdfssError: for negative steps, steps of a model with nothing to tune, and as `Adaptation`.
+    """
+    if steps < 0:
+        raise CdfssError(f"adapt: steps={steps}; expected 0 or more")
+    adaptation = Adaptation(
+        model,
+        support_images,
+        support_masks,
+        learning_rate,
+        trained=trained,
+        pairs=pairs,
+        mutual_information=mutual_information,
+        optimiser=optimiser,
+    )
+    for _ in range(steps):
+        adaptation.step()
+    return adaptation
+
+
+class Adaptation:
+    """A model that is tuned, step by step, to the k labelled supports of an episode, or of each of E.
+
+    A step is Adam's on the cross-entropy at image size between a support's mask and its prediction
+    from another labelled support (or from itself), averaged over the pairs and their pixels, to
+    which the mutual information of the channels may be added. While backbone and learner are frozen
+    only the stride-32 maps change between steps, so everything else (backbone, the two finer
+    encodings, spectra) is computed once.
+
+    Episodes of a batch do not know of each other: each has masks, ACPA weights and moments of its
+    own, and the numbers are those of one by one, up to rounding.
+
+    Args:
+        model: left unchanged.
+        support_images: normalised, (k, 3, S, S), or (E, k, 3, S, S) for a batch.
+        support_masks: (k, S, S) or (E, k, S, S), 0 and 1.
+        learning_rate: of Adam.
+        trained: parts of PARTS that are tuned; None for masker and attention, those the model has.
+            A trained backbone keeps its batch statistics.
+        pairs: "self", every support is its own query (k pairs, the paper's way), or
+            "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
+            self-pair for k = 1).
+        mutual_information: weight that `analyses.gaussian_information` of the query's last
+            stride-32 map, after APM, has in the loss beside the cross-entropy (paper table 5).
+        optimiser: `optimiser` of an adaptation of the same parts, to go on with its moments; None
+            starts anew.
+
+    Attributes:
+        model: the tuned model; what is not trained is shared with the model it came from. For a
+            batch its masker and attention hold the parameters of E episodes.
+        optimiser: Adam as the last step left it.
+
+    Raises:
+        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, the model
+            holds other episodes, or learner or backbone are to be trained for several at once.
+    """
+
+    def __init__(
+        self,
+        model: HSNet,
+        support_images: Tensor,
+        support_masks: Tensor,
+        learning_rate: float,
+        *,
+        trained: Sequence[str] | None = None,
+        pairs: str = "self",
+        mutual_information: float = 0.0,
+        optimiser: "Adam | None" = None,
+    ):
+        *batch, k, _, height, width = support_images.shape if support_images.dim() in (4, 5) else [0] * 4
+        if k == 0 or 0 in batch or support_masks.shape != (*batch, k, height, width):
+            raise CdfssError(
+                f"adapt: support images are {list(support_images.shape)}, masks "
+                f"{list(support_masks.shape)}; expected (k, 3, S, S) and (k, S, S) with k of at least 1, "
+                "or both with a leading dimension of episodes"
+            )
+        if not ((support_masks == 0) | (support_masks == 1)).all():
+            raise CdfssError("adapt: support masks hold other values than 0 and 1; threshold them first")
+        if not mutual_information >= 0:
+            raise CdfssError(
+                f"adapt: mutual_information={mutual_information}; expected a weight of 0 or more"
+            )
+        self._pairs, self._information = support_pairs(k, pairs), mutual_information
+        self._trained = _checked_parts(model, trained)
+        self._whole = bool({"learner", "backbone"} & set(self._trained))
+        if batch and batch[0] > 1 and self._whole:
+            raise CdfssError("adapt: learner and backbone are tuned for one episode at a time, not a batch")
+        held = _episodes_held(model)
+        if held > 1 and batch != [held]:
+            there = f"{batch[0]} episodes" if batch else "one episode"
+            raise CdfssError(f"adapt: the model was tuned to {held} episodes, the supports are of {there}")
+        self._batched = bool(batch)
+        self.model, parameters = _fork(model, self._trained, batch)
+        self.optimiser = Adam(parameters, learning_rate, optimiser)
+        # Supports outermost, episodes inside, so that each support of all episodes is a view.
+        self._masks = support_masks.transpose(0, 1) if batch else support_masks[:, None]  # (k, E, S, S)
+        self._images = support_images.transpose(0, 1).flatten(0, 1) if batch else support_images
+        self._features = self.model.features(self._images)  # maps (k * E, C, h, w)
+        self._turns: list[_Turn] | None = None  # made at the first step
+        self._losses: list[Tensor] = []
+
+    @property
+    def losses(self) -> Tensor:
+        """Loss before each step, (steps,), or (E, steps) for a batch."""
+        if not self._losses:
+            losses = torch.zeros(self._masks.shape[1], 0)
+        else:
+            losses = torch.stack(self._losses, 1).cpu()
+        return losses if self._batched else losses[0]
+
+    def step(self) -> None:
+        """One step of Adam on the mean loss of each episode's pairs.
+
+        Raises:
+            CdfssError: when there is nothing to tune, or pictures are not of the masker's size.
+        """
+        if not self._trained:
+            raise CdfssError(
+                "adapt: nothing is left to tune: trained names no part, or the model has neither masker "
+                "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
+            )
+        if self._turns is None:
+            make = self._turns_of_whole_model if self._whole else self._turns_of_coarse_maps
+            self._turns = make()
+        losses, gradients = self._losses_and_gradients()
+        self.optimiser.step(gradients)
+        self._losses.append(losses)
+        if "backbone" in self._trained:
+            self._features = None  # of the weights before this step
+
+    @torch.enable_grad()
+    def _losses_and_gradients(self) -> tuple[Tensor, list[Tensor]]:
+        """Mean loss (E,) of each episode's pairs, and its gradients."""
+        losses, gradients = 0.0, None
+        for turn in self._turns:
+            logits, maps = turn.forward()
+            logits = resize_logits(logits, turn.target.shape[-2:])
+            loss = F.cross_entropy(logits, turn.target, reduction="none").mean((1, 2))
+            if self._information:
+                loss = loss + self._information * gaussian_information(maps)
+            loss = loss.view(-1, self._masks.shape[1]).sum(0) / len(self._pairs)  # (E,)
+            # Not backward(): it would also fill gradients of parts that are shared and frozen. The
+            # gradient of the sum is each episode's own, since none depends on another's parameters.
+            part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
+            gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
+            losses = losses + loss.detach()
+        return losses, gradients
+
+    @torch.no_grad()
+    def predict(self, query: Tensor) -> Tensor:
+        """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S); for a batch one an episode.
+
+        Each support votes with its own prediction; a pixel is foreground when at least half of
+        the largest number of votes that any pixel got say so (HSNet, k-shot inference).
+        """
+        k, episodes = self._masks.shape[:2]
+        if self._batched and len(query) != episodes:
+            raise CdfssError(f"predict: {len(query)} queries for {episodes} episodes; expected one each")
+        if self._features is None:
+            self._features = self.model.features(self._images)
+        features = self.model.features(query)
+        features[COARSE] = self.model.filtered(features[COARSE])
+        supports = [[m.unflatten(0, (k, episodes)) for m in maps] for maps in self._features]
+        votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
+        for shot in range(k):
+            # A single episode's support serves every query.
+            support = [[m[shot].expand(len(query), -1, -1, -1) for m in maps] for maps in supports]
+            support[COARSE] = self.model.filtered(support[COARSE])
+            mask = self._masks[shot].expand(len(query), -1, -1)
+            logits = resize_logits(self.model.compare(features, support, mask), query.shape[-2:])
+            background, foreground = logits.unbind(1)
+            votes = votes + (foreground > background)
+        return vote(votes)
+
+    @torch.no_grad()
+    def _turns_of_coarse_maps(self) -> list["_Turn"]:
+        """Turns for trained masker and attention: all but the stride-32 maps is kept."""
+        model, masks = self.model, self._masks
+        # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
+        coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
+        spectrum = None if model.masker is None else model.masker.spectrum(coarse)
+        turns = []
+        for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
+            pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
+            queries, supports = (_span(numbers, masks.device) for numbers in zip(*pairs))
+            fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+            plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
+
+            def forward(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
+                maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
+                encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane)
+                return model.learner.mix(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
+
+            turns.append(_Turn(forward, masks[queries].flatten(0, 1).long()))
+        return turns
+
+    def _encode(self, level: int, query: int, support: int) -> Tensor:
+        """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""
+        episodes = self._masks.shape[1]
+        query_maps, support_maps = (
+            [m[number * episodes : (number + 1) * episodes] for m in self._features[level]]
+            for number in (query, support)
+        )
+        plane = SupportPlane.of(self._masks[support], support_maps[0].shape[-2:])
+        return self.model.squeeze(level, query_maps, support_maps, plane)
+
+    def _turns_of_whole_model(self) -> list["_Turn"]:
+        """Turns, a pair each, that compute all again: the learner trains, or the backbone too."""
+        # Functions that held `self` would keep it, and its memory, until a collection of cycles.
+        model, images, features, masks = self.model, self._images, self._features, self._masks
+        train_backbone, needs_maps = "backbone" in self._trained, bool(self._information)
+
+        def pyramid(number):
+            if train_backbone:
+                return model.backbone(images[number : number + 1])
+            return [[m[number : number + 1] for m in maps] for maps in features]
+
+        def forward(query, support):
+            maps = pyramid(query)
+            others = maps if support == query else pyramid(support)
+            logits = model.segment(maps, others, masks[support])
+            return logits, model.filtered(maps[COARSE][-1:])[0] if needs_maps else None
+
+        return [_Turn(lambda q=q, s=s: forward(q, s), masks[q].long()) for q, s in self._pairs]
+
+
+@dataclass
+class _Turn:
+    """Some of the pairs, n of each of E episodes.
+
+    Attributes:
+        forward: gives their logits (n * E, 2, s, s) and their queries' last stride-32 maps after
+            APM (n * E, C, h, w), which may be None where the loss does not need them.
+        target: the masks (n * E, S, S) to hit.
+    """
+
+    forward: Callable[[], tuple[Tensor, Tensor | None]]
+    target: Tensor
+
+
+def vote(votes: Tensor) -> Tensor:
+    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / max(1, most votes) >= 0.5."""
+    most = votes.flatten(1).max(1).values.clamp(min=1)
+    return (2 * votes >= most[:, None, None]).long()
+
+
+def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
+    """(query, support) numbers of the pairs that k supports are tuned on.
+
+    Raises:
+        CdfssError: for a kind other than "self" and "leave_one_out".
+    """
+    if kind not in ("self", "leave_one_out"):
+        raise CdfssError(f"adapt: pairs={kind!r}; expected 'self' or 'leave_one_out'")
+    if kind == "self" or k == 1:
+        return [(i, i) for i in range(k)]
+    return [(i, j) for i in range(k) for j in range(k) if i != j]
+
+
+def _span(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
+    """An index of these numbers: a slice, which gives a view, where they follow each other.
+
+    Else a tensor on the device, since a list would be sent there at every use.
+    """
+    span = range(numbers[0], numbers[0] + len(numbers))
+    follow = list(numbers) == list(span)
+    return slice(span.start, span.stop) if follow else torch.tensor(numbers, device=device)
+
+
+def _checked_parts(model: HSNet, trained: Sequence[str] | None) -> list[str]:
+    """The parts to train, known and there."""
+    if trained is None:
+        return [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    if isinstance(trained, str) or len(set(trained)) != len(trained):
+        raise CdfssError(f"adapt: trained={trained!r}; expected a list of parts, each named once")
+    for part in trained:
+        if part not in PARTS or getattr(model, part) is None:
+            there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
+            raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
+    return list(trained)
+
+
+class Adam:
+    """Adam with torch's defaults and, number for number, its arithmetic.
+
+    torch.optim loads the compiler on first use, which takes longer than a small adaptation.
+    """
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, parameters: list[Tensor], learning_rate: float, before: "Adam | None" = None):
+        """Moments start at zero, or at copies of those of `before`.
+
+        Raises:
+            CdfssError: when `before` is of parameters of other shapes.
+        """
+        if before is not None and [m.shape for m in before.means] != [p.shape for p in parameters]:
+            raise CdfssError(
+                "adapt: the optimiser is of an adaptation of other parts, or of another number of "
+                "episodes, than those trained now"
+            )
+        self.parameters, self.learning_rate = parameters, learning_rate
+        if before is None:
+            self.steps = 0
+            self.means = [torch.zeros_like(parameter) for parameter in parameters]
+            self.squares = [torch.zeros_like(parameter) for parameter in parameters]
+        else:
+            self.steps = before.steps
+            self.means = [mean.clone() for mean in before.means]
+            self.squares = [square.clone() for square in before.squares]
+
+    @torch.no_grad()
+    def step(self, gradients) -> None:
+        """Move every parameter in place by its gradient."""
+        self.steps += 1
+        first, second = self.BETAS
+        size = self.learning_rate / (1 - first**self.steps)
+        scale = math.sqrt(1 - second**self.steps)
+        for parameter, gradient, mean, square in zip(
+            self.parameters, gradients, self.means, self.squares, strict=True
+        ):
+            mean.lerp_(gradient, 1 - first)
+            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+            parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
+
+
+def _episodes_held(model: HSNet) -> int:
+    """Episodes that the model's masker and attention hold parameters of: 1 but for results of batches."""
+    held = [1]
+    if model.masker is not None:
+        held.append(len(model.masker.mask_amplitude))
+    if model.attention is not None and model.attention.squeeze.weight.dim() == 3:
+        held.append(len(model.attention.squeeze.weight))
+    return max(held)
+
+
+def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[HSNet, list[Tensor]]:
+    """A model with copies of the trained parts, all else shared, and the parameters to tune.
+
+    With a batch of [E] episodes masker and attention hold E copies, along a leading dimension.
+    """
+    shared = [getattr(model, part) for part in PARTS if part not in trained]
+    fork = copy.deepcopy(model, memo={id(module): module for module in shared if module is not None})
+    parameters = []
+    for part in trained:
+        for parameter in getattr(fork, part).requires_grad_(True).parameters():
+            if batch and part in ("masker", "attention") and _episodes_held(model) == 1:
+                one = parameter.data.view(1, *parameter.shape[-3 if part == "masker" else -2 :])
+                parameter.data = one.repeat(*batch, *[1] * (one.dim() - 1))
+            parameters.append(parameter)
+    return fork, parameters

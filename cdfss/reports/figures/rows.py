@@ -1,0 +1,157 @@
+"""What evaluation rows show beyond the paper: learning rates, classes, single episodes.
+
+All take evaluation rows, None if the run has none for them, and `Configuration.table_settings`.
+"""
+
+import numpy as np
+import pandas as pd
+
+from cdfss.data import metrics
+from cdfss.evaluation import results
+from cdfss.reports import statistics
+from cdfss.reports.figures.style import (
+    GREY,
+    SMALL,
+    TINY,
+    lacking,
+    legend,
+    looks,
+    panels,
+    plain,
+    title_of,
+    without_marker,
+    words,
+)
+from cdfss.reports.statistics import Estimate
+
+CLASSES_BY_NAME = 12  # more are drawn by rank
+TIE = 0.005  # percentage points, below what two decimals show
+
+
+def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
+    """mIoU against learning rate, for variants that differ in nothing else.
+
+    Filled markers: the rate of the main variant, that is the paper's in the paper's run.
+    """
+    families = settings["rate_families"]
+    if not families or rows is None:
+        return lacking("variants that differ in their learning rate alone. config/extended.yaml has some.")
+    shot = settings["shots"][0]
+    estimates = statistics.miou_estimates(rows[rows["shot"] == shot])
+    over_seeds = {
+        (name, domain): Estimate.mean(estimates[name, domain, shot, seed] for seed in settings["seeds"])
+        for name, domain, *_ in estimates
+    }
+    rates = rows.groupby(["variant", "domain"])["learning_rate"].first()
+    figure, axes = panels(settings)
+    styles, baseline = looks(settings), settings["baseline"]
+    for axis, domain in zip(axes[0], settings["domains"], strict=True):
+        if baseline:
+            look, title = without_marker(styles[baseline]), title_of(settings, baseline)
+            axis.axhline(over_seeds[baseline, domain].value, **look, label=title)
+        for members in families:
+            # The curve is named after its main variant: in the paper's run the one with the paper's rate.
+            lead = next((name for name in members if settings["variants"][name]["main"]), members[0])
+            look, title = styles[lead], title_of(settings, lead)
+            ordered = [name for _, name in sorted((rates[name, domain], name) for name in members)]
+            xs = [rates[name, domain] for name in ordered]
+            mine = [over_seeds[name, domain] for name in ordered]
+            ends = np.array([estimate.interval for estimate in mine])
+            ys = np.array([estimate.value for estimate in mine])
+            axis.plot(xs, ys, **without_marker(look), label=title)
+            axis.errorbar(
+                xs,
+                ys,
+                yerr=np.abs(ends.T - ys),
+                fmt="none",
+                ecolor=look["color"],
+                elinewidth=0.6,
+                capsize=1.5,
+            )
+            points = zip(ordered, xs, ys, strict=True)
+            # Main variants last: a sweep may go through their rate.
+            for name, x, y in sorted(points, key=lambda p: settings["variants"][p[0]]["main"]):
+                filled = look["color"] if settings["variants"][name]["main"] else "white"
+                axis.plot(x, y, marker=look["marker"], color=look["color"], markerfacecolor=filled)
+        axis.set(xscale="log", xlabel="learning rate")
+        shown = sorted({rates[name, domain] for members in families for name in members})
+        axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel(f"{shot}-shot mIoU, %")
+    legend(figure, axes)
+    return figure
+
+
+def class_iou(rows: pd.DataFrame | None, settings: dict):
+    """Foreground IoU of each class, counts summed over its episodes; a row of panels per number of shots.
+
+    With several seeds the mean over them, as in the tables.
+
+    Up to CLASSES_BY_NAME classes are named; more are drawn by rank, each variant by its own.
+    """
+    if rows is None:
+        return lacking("a main variant")
+    shots = settings["shots"]
+    figure, axes = panels(settings, len(shots), 1.75, sharey=True)
+    styles = looks(settings)
+    variants = settings["shown"]["main"]
+    for line, shot in zip(axes, shots, strict=True):
+        line[0].set_ylabel(f"{shot}-shot IoU, %")
+        for axis, domain in zip(line, settings["domains"], strict=True):
+            mine = rows[(rows["shot"] == shot) & (rows["domain"] == domain)]
+            names = mine.drop_duplicates("class_id").set_index("class_id")["class_name"].sort_index()
+            by_name = len(names) <= CLASSES_BY_NAME
+            for number, variant in enumerate(variants):
+                of_seeds = [part for _, part in mine[mine["variant"] == variant].groupby("seed")]
+                ious = [metrics.class_iou(*results.counts(part), part["class_id"]) for part in of_seeds]
+                ys = 100 * np.array([np.mean([i[c] for i in ious if c in i]) for c in names.index])
+                look, label = styles[variant], title_of(settings, variant)
+                if by_name:
+                    aside = (number - (len(variants) - 1) / 2) * 0.7 / len(variants)
+                    axis.plot(np.arange(len(ys)) + aside, ys, **(look | {"linestyle": "none"}), label=label)
+                else:
+                    ranked = np.sort(ys)[::-1]
+                    axis.plot(np.arange(1, len(ys) + 1), ranked, **without_marker(look), label=label)
+            if by_name:
+                slanted = (
+                    {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(names) > 1 else {}
+                )
+                shown = [plain(words(name)) for name in names]
+                axis.set_xticks(range(len(names)), shown, fontsize=SMALL, **slanted)
+                axis.set_xlim(-0.6, len(names) - 0.4)
+            else:
+                axis.set_xlabel(f"{len(names)} classes, by rank")
+            axis.set_ylim(0, 100)
+    legend(figure, axes)
+    return figure
+
+
+def paired_episodes(rows: pd.DataFrame | None, settings: dict):
+    """Foreground IoU of every episode against the baseline's on the same episode.
+
+    A row of panels per main variant with modules; first number of shots and first seed.
+    """
+    baseline = settings["baseline"]
+    kinds = {name: variant["kind"] for name, variant in settings["variants"].items()}
+    variants = [name for name in settings["shown"]["main"] if kinds[name] not in ("trivial", "baseline")]
+    if baseline is None or not variants:
+        return lacking("a baseline and a main variant to compare with it")
+    shot, seed = settings["shots"][0], settings["seeds"][0]
+    mine = rows[(rows["shot"] == shot) & (rows["seed"] == seed)]
+    iou = 100 * results.iou(mine).set_index(["variant", "domain", "episode"])["iou"].sort_index()
+    figure, axes = panels(settings, len(variants), 1.55, sharex=True, sharey=True)
+    styles = looks(settings)
+    for line, variant in zip(axes, variants, strict=True):
+        line[0].set_ylabel(f"{title_of(settings, variant, 24)}\n{shot}-shot IoU, %", fontsize=SMALL)
+        for axis, domain in zip(line, settings["domains"], strict=True):
+            before, after = iou[baseline, domain].align(iou[variant, domain])
+            size = 9 if len(before) < 100 else 3
+            axis.scatter(before, after, s=size, alpha=0.5, color=styles[variant]["color"], linewidths=0)
+            axis.plot([0, 100], [0, 100], color=GREY, linewidth=0.6, zorder=0)
+            better, worse = (100 * (sign * (after - before) > TIE).mean() for sign in (1, -1))
+            text = f"better {better:.0f} %, worse {worse:.0f} %"
+            axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=SMALL)
+            axis.set(xlim=(-2, 102), ylim=(-2, 116), xticks=[0, 50, 100], yticks=[0, 50, 100])
+    for axis in axes[-1]:
+        axis.set_xlabel(f"{title_of(settings, baseline, 24)} IoU, %")
+    return figure

@@ -1,0 +1,56 @@
+"""Pictures of a dozen episodes of a domain, for the page of the run."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from cdfss.reports.figures.episodes import Episode, load_episodes
+from cdfss.reports.figures.style import PREDICTION, SUPPORT, TRUTH, tinted
+from cdfss.running import provenance
+from cdfss.running.files import replacing
+
+EPISODES = 12
+SIDE = 200  # pixels
+
+
+def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path: str | Path) -> None:
+    """Write JPEG files and, last, the gallery.json beside them that says what they show.
+
+    The episodes are at even distances by the IoU of the first variant, worst first.
+
+    Args:
+        index_path, rows_paths, prediction_paths: as `load_episodes`.
+        titles: by variant, in the order shown.
+        path: of gallery.json.
+    """
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.jpg"):  # of other episodes, or of a job that was killed
+        old.unlink()
+    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES)
+    told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
+    told["origin"] = provenance.summary([*rows_paths, *prediction_paths])
+    told |= {"variants": titles, "episodes": [_write_pictures(e, titles, folder) for e in shown]}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told))
+
+
+def _write_pictures(episode: Episode, titles: dict[str, str], folder: Path) -> dict:
+    """Write the JPEG files of an episode; what gallery.json says of it."""
+    parts = [
+        (f"support{shot}", *support, SUPPORT, f"support {shot}", None)
+        for shot, support in enumerate(episode.supports, 1)
+    ]
+    parts.append(("truth", *episode.query, TRUTH, "query with truth", None))
+    parts += [
+        (f"by-{variant}", episode.query[0], episode.predictions[variant], PREDICTION, title, variant)
+        for variant, title in titles.items()
+    ]
+    pictures = []
+    for name, picture, mask, colour, text, variant in parts:
+        file = f"{episode.number}-{name}.jpg"
+        image = Image.fromarray(tinted(picture, mask, colour))
+        image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / file, quality=88)
+        pictures.append({"file": file, "text": text, "variant": variant, "iou": episode.iou.get(variant)})
+    return {"episode": episode.number, "class_name": episode.class_name, "pictures": pictures}

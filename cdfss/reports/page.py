@@ -1,0 +1,130 @@
+"""Static pages: one per table, and the whole run as results/index.html. No server, no torch."""
+
+import json
+import os
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from cdfss.reports import catalogue
+from cdfss.running import provenance
+from cdfss.running.files import replacing
+
+BEGIN, END = '<article class="table"', "</article>"
+ORIGIN = '<script type="application/json" class="origin">'
+
+
+def _render(**values) -> str:
+    environment = Environment(
+        loader=PackageLoader("cdfss.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    empty = {"table": None, "articles": [], "figures": [], "galleries": [], "domains": {}, "shots": []}
+    values = empty | {"summary": ""} | values
+    functions = {"groups": _groups, "in_words": provenance.in_words}
+    return environment.get_template("page.html").render(**functions, **values)
+
+
+def _groups(section) -> list[list[dict]]:
+    """Lines of a section with their roles, details together with their row."""
+    groups: list[list[dict]] = []
+    for cells, role in zip(section.lines, section.roles, strict=True):
+        line = {"cells": cells, "role": role}
+        if role == "detail":
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    return groups
+
+
+def of_table(table) -> str:
+    """A `tables.Table` as a page of its own, whose columns sort."""
+    return _render(title=table.title, table=table)
+
+
+def _article(path: str | Path) -> tuple[Markup, dict]:
+    """The table of a page that `of_table` made, and its origin.
+
+    Raises:
+        CdfssError: when the file is not whole.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+        article = text[text.index(BEGIN) : text.index(END) + len(END)]
+        origin = article[article.index(ORIGIN) + len(ORIGIN) :]
+        return Markup(article), json.loads(origin[: origin.index("</script>")])
+    except (OSError, ValueError) as error:
+        raise provenance.damaged(path, error) from error
+
+
+def _origin_of_figure(path: Path) -> dict:
+    """What `figures.style.save` says in a PNG file; empty where it says nothing."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.text.get("Comment", "{}"))
+    except (OSError, ValueError, SyntaxError, AttributeError) as error:
+        raise provenance.damaged(path, error) from error
+
+
+def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
+    """Write the page of a run: its tables, figures and episodes.
+
+    Figures and pictures of episodes are linked, from where the page lies; keep the folders together.
+
+    Args:
+        tables: pages of the tables.
+        figures: PNG files; the SVG file of each lies beside it.
+        galleries: files that `gallery.write` makes.
+        settings: `Configuration.table_settings`.
+
+    Raises:
+        CdfssError: when tables and pictures are of different models, pictures or code, or not whole.
+    """
+    here = Path(path).parent
+    articles, origins = [], {}
+    for table in tables:
+        article, origins[table] = _article(table)
+        articles.append(article)
+    shown = []
+    for figure in map(Path, figures):
+        origins[figure] = _origin_of_figure(figure)
+        entry, detail = catalogue.figure(figure.stem, settings)
+        link = os.path.relpath(figure, here)
+        shown.append(
+            {
+                "name": figure.stem,
+                "heading": f"{entry.heading}{detail}",
+                "caption": entry.caption,
+                "png": link,
+                "svg": str(Path(link).with_suffix(".svg")),
+            }
+        )
+    entries = []
+    for gallery in map(Path, galleries):
+        try:
+            entry = json.loads(gallery.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise provenance.damaged(gallery, error) from error
+        origins[gallery] = entry.get("origin", {})
+        entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
+    provenance.summaries_must_agree(origins)
+    domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
+    summary = [
+        f"Run {settings['run']}: {', '.join(domains.values())}",
+        f"{len(settings['variants'])} variants",
+        f"shots {', '.join(map(str, shots))}",
+        f"seeds {', '.join(map(str, seeds))}",
+        f"{settings['image_size']} px",
+    ]
+    text = _render(
+        title=settings["title"] or "Cross-domain few-shot segmentation",
+        summary="; ".join(summary) + ".",
+        articles=articles,
+        figures=shown,
+        galleries=entries,
+        domains=domains,
+        shots=shots,
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,221 @@
+"""Tables 1, 2 and 5: mIoU of variants, from evaluation rows."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from cdfss.configuration.schema import KINDS
+from cdfss.data import metrics
+from cdfss.errors import CdfssError
+from cdfss.evaluation import results
+from cdfss.reports import statistics
+from cdfss.reports.catalogue import TABLES
+from cdfss.reports.statistics import Estimate
+from cdfss.reports.tables.quoted import QUOTED, published, quoted_lines
+from cdfss.reports.tables.writing import (
+    GAINS,
+    INTERVALS,
+    Section,
+    Table,
+    as_cells,
+    columns_of,
+    title_of,
+    with_interval,
+)
+
+MIOU = (
+    "mIoU in percent: intersection and union are summed over the episodes of a class, divided, and "
+    'averaged over the classes. "Average" is the mean over the domains.'
+)
+PROTOCOL = (
+    "Choices where the paper is silent (docs/fidelity.md), unless a variant is configured otherwise: each "
+    "episode starts anew, from the run's seed; the loss of k shots is the mean over the k self-pairs; "
+    "masks are compared at the configured image size; supports of one episode may repeat; classes of ISIC "
+    "in the order of data.<name>.class_order."
+)
+
+
+def missing_kinds(settings: dict, shown: str, kinds: Iterable[str]) -> list[str]:
+    """A note on kinds of variants that a table cannot show; empty if it has all.
+
+    Args:
+        shown: key of `Configuration.shown`.
+    """
+    there = {settings["variants"][name]["kind"] for name in settings["shown"][shown]}
+    lacks = [KINDS[kind] for kind in kinds if kind not in there]
+    if not lacks:
+        return []
+    where = "config/config.yaml and config/extended.yaml have such variants"
+    return [f"Not in this table: {'; '.join(lacks)}. {where}."]
+
+
+def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.DataFrame:
+    """mIoU in long form: a line per (variant, domain or "average", shot).
+
+    Columns: miou and gain (over the baseline, paired), each with _low and _high, in percent and
+    percentage points; fb_iou (percent); episodes; seeds; seed_sd, the standard deviation of mIoU
+    over seeds, missing for one; published, the paper's value, where the settings ask for it.
+
+    Args:
+        rows: evaluation rows.
+        settings: `Configuration.table_settings`.
+
+    Raises:
+        CdfssError: names the combinations that have no rows; and as `statistics.miou_estimates`.
+    """
+    baseline = settings["baseline"]
+    must_have_rows(rows, settings, variants)
+    estimates = statistics.miou_estimates(rows)
+    fb_iou = {
+        key: 100 * metrics.fb_iou(*results.counts(group))
+        for key, group in rows.groupby(["variant", "domain", "shot", "seed"], sort=False)
+    }
+    episodes = rows.groupby(["variant", "domain", "shot"]).size()
+    paper = published("10").set_index(["method", "domain", "shot"])["value"]
+    lines = []
+    for variant in variants:
+        for shot in settings["shots"]:
+            for name, domains in columns_of(settings).items():
+                keys = [(domain, shot, seed) for domain in domains for seed in settings["seeds"]]
+                mine = Estimate.mean(estimates[variant, *key] for key in keys)
+                line = {"variant": variant, "domain": name, "shot": shot, **mine.columns("miou")}
+                if baseline and variant != baseline:
+                    reference = Estimate.mean(estimates[baseline, *key] for key in keys)
+                    line |= (mine - reference).columns("gain")
+                by_seed = [
+                    np.mean([estimates[variant, domain, shot, seed].value for domain in domains])
+                    for seed in settings["seeds"]
+                ]
+                line["fb_iou"] = np.mean([fb_iou[variant, *key] for key in keys])
+                line["episodes"] = sum(episodes[variant, domain, shot] for domain in domains)
+                line["seeds"] = len(by_seed)
+                line["seed_sd"] = np.std(by_seed, ddof=1) if len(by_seed) > 1 else np.nan
+                if settings["published"]:
+                    values = [paper.get((variant, domain, shot), np.nan) for domain in domains]
+                    line["published"] = np.mean(values)
+                    line["published_difference"] = line["miou"] - line["published"]
+                lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def must_have_rows(rows: pd.DataFrame, settings: dict, variants: list[str]) -> None:
+    """Refuse rows that lack a variant on a domain, number of shots or seed of the run.
+
+    Raises:
+        CdfssError: names what is missing.
+    """
+    wanted = pd.MultiIndex.from_product(
+        [variants, list(settings["domains"]), settings["shots"], settings["seeds"]]
+    )
+    there = set(zip(rows["variant"], rows["domain"], rows["shot"], rows["seed"]))
+    missing = [key for key in wanted if key not in there]
+    if missing:
+        shown = "; ".join(f"{v}, {d}, {shot}-shot, seed {seed}" for v, d, shot, seed in missing[:10])
+        raise CdfssError(f"tables: {len(missing)} combinations have no evaluation rows: {shown}")
+
+
+def miou_sections(
+    numbers: pd.DataFrame, settings: dict, quoted: pd.DataFrame | None = None
+) -> list[Section]:
+    """A section per number of shots: a line per variant, its gain over the baseline, quoted values."""
+    if numbers.empty:
+        return []
+    by_cell = numbers.set_index(["variant", "domain", "shot"])
+    sections = []
+    for shot in settings["shots"]:
+        section = Section(f"{shot}-shot", ["mIoU, %", *settings["domains"].values(), "Average"])
+        for variant in numbers["variant"].unique():
+            mine = [by_cell.loc[(variant, domain, shot)] for domain in columns_of(settings)]
+            title = settings["variants"][variant]["title"]
+            section.add([title, *(with_interval(c, "miou") for c in mine)])
+            if "gain" in by_cell and not np.isnan(mine[0]["gain"]):
+                gains = (with_interval(c, "gain", "+.2f") for c in mine)
+                section.add(["− baseline", *gains], "detail")
+            if mine[0]["seeds"] > 1:
+                spread = as_cells([c["seed_sd"] for c in mine], ".2f")
+                section.add(["sd over seeds", *spread], "detail")
+            if settings["published"] and not np.isnan([c["published"] for c in mine]).all():
+                section.add(["quoted: paper", *as_cells([c["published"] for c in mine], ".2f")], "detail")
+                difference = as_cells([c["published_difference"] for c in mine], "+.2f")
+                section.add(["ours − paper", *difference], "detail")
+        if quoted is not None and settings["published"]:
+            for line in quoted_lines(quoted, settings, shot):
+                section.add(line, "quoted")
+        section.add(["episodes", *(f"{c['episodes']:.0f}" for c in mine)], "total")
+        sections.append(section)
+    return sections
+
+
+def _miou_table(
+    number: int,
+    rows: pd.DataFrame | None,
+    settings: dict,
+    kinds: Iterable[str],
+    quoted: pd.DataFrame | None = None,
+    notes: Iterable[str] = (),
+) -> Table:
+    """Table 1, 2 or 5 of the variants that the catalogue names; `kinds` are those it is about."""
+    (shown,) = TABLES[number].needs
+    notes = [*notes, *missing_kinds(settings, shown, kinds)]
+    if rows is None:
+        lacks = [*notes, *missing_kinds(settings, shown, ["baseline"])]
+        return Table(number, title_of(number, settings), pd.DataFrame(), [], lacks)
+    numbers = miou_numbers(rows, settings, settings["shown"][shown])
+    about = [MIOU, INTERVALS, GAINS, PROTOCOL]
+    if settings["baseline"] is None:
+        about.remove(GAINS)
+        notes = [*notes, f"Not in this run: {KINDS['baseline']}, so there are no differences from it."]
+    if settings["published"]:
+        about.append(QUOTED)
+    sections = miou_sections(numbers, settings, quoted)
+    notes = [*notes, *diverged(rows, settings)]
+    return Table(number, title_of(number, settings), numbers, sections, [*about, *notes])
+
+
+def diverged(rows: pd.DataFrame, settings: dict) -> list[str]:
+    """A note on episodes whose adaptation diverged; empty if none has."""
+    losses = rows[["first_loss", "last_loss"]].to_numpy(float)
+    lost = rows[(rows["steps"] > 0) & ~np.isfinite(losses).all(axis=1)]
+    if lost.empty:
+        return []
+    titles, domains = settings["variants"], settings["domains"]
+    numbers = lost.groupby(["variant", "domain", "shot"], sort=False).size().items()
+    named = "; ".join(
+        f"{titles[v]['title']} on {domains[d]}, {shot}-shot: {n}" for (v, d, shot), n in numbers
+    )
+    return [
+        f"Episodes whose adaptation diverged (no finite loss), counted as they were predicted: {named}."
+    ]
+
+
+def main_table(rows: pd.DataFrame | None, settings: dict) -> Table:
+    """Table 1: every main variant; quoted values of other methods.
+
+    Args:
+        rows: evaluation rows of the variants it shows; None if the run has none, as in tables 2 and 5.
+        settings: `Configuration.table_settings`.
+    """
+    quoted = pd.concat([published("2"), published("other papers")])
+    notes = []
+    if settings["published"]:
+        secondary = quoted[quoted["note"] != ""].groupby("note")["method"]
+        notes = [f"{note.capitalize()}: {', '.join(methods.unique())}." for note, methods in secondary]
+    return _miou_table(1, rows, settings, ["trivial"], quoted, notes)
+
+
+def insertion_table(rows: pd.DataFrame | None, settings: dict) -> Table:
+    """Table 2: inserted modules untuned, tuned in every episode, tuned through the list; ACPA alone."""
+    kinds = ["trivial", "baseline", "inserted", "attention", "modules", "cumulative"]
+    return _miou_table(2, rows, settings, kinds)
+
+
+def alternatives_table(rows: pd.DataFrame | None, settings: dict) -> Table:
+    """Table 5: the modules against tuning the learner and backbone, and against an MI loss."""
+    note = (
+        "Paper table 5 states neither the tuned parts nor the learning rates, and no form of the "
+        "mutual-information loss; here it is that of jointly normal channels (docs/fidelity.md)."
+    )
+    if settings["published"]:
+        note += " Its printed average of the MI loss, 48.76, is not that of its own values, 48.96."
+    return _miou_table(5, rows, settings, ["fine_tuning", "information"], published("5"), [note])

@@ -27,7 +27,7 @@ test: .venv/installed
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lowest/constraints.txt \
-		--editable . pytest pytest-xdist hypothesis playwright timm
+		--editable . pytest pytest-xdist hypothesis playwright
 	touch $@
 
 test-lowest: .venv-lowest/installed

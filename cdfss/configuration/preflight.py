@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from cdfss.backbones.facts import BACKBONES
+from cdfss.backbones.facts import facts_of
 from cdfss.configuration.schema import Configuration
 from cdfss.data import download, places, readers, tracking
 from cdfss.errors import CdfssError, again
@@ -47,6 +47,9 @@ def missing(run: Configuration) -> list[str]:
     checkpoint = run.source.checkpoint
     if checkpoint is not None and not checkpoint.is_file():
         lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
+    weights = backbone_file(run) if run.models else None
+    if weights and (reason := download.backbone_obstacle(run.backbone, weights)):
+        lines.append(reason)
     return lines
 
 
@@ -210,6 +213,6 @@ def stale_indexes(run: Configuration, index_file, pictures_of) -> list[str]:
 
 
 def backbone_file(run: Configuration) -> str | None:
-    """Path of the backbone's ImageNet weights, or None where they are an installed package."""
-    weights = BACKBONES[run.backbone].weights
+    """Path of the backbone's published weights, or None where they are an installed package."""
+    weights = facts_of(run.backbone).weights
     return None if weights is None else f"{run.folder}/backbones/{weights}"

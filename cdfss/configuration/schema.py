@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cdfss.backbones.facts import BACKBONES
+from cdfss.backbones.facts import BACKBONES, why_not_hsnet
 from cdfss.errors import CdfssError
 from cdfss.running.provenance import digest
 
@@ -327,7 +327,10 @@ class Configuration(Section):
         "`synthetic` data set gets (a class keeps 6); empty: the demo's few small ones",
     )
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
-    backbone: Literal[tuple(BACKBONES)] = Field("resnet50", description="frozen ImageNet network")
+    backbone: Literal[tuple(BACKBONES)] = Field(
+        "resnet50",
+        description="frozen network (docs/backbones.md); HSNet needs one that has strides 8, 16 and 32",
+    )
     seeds: list[Seed] = Field(
         [0], min_length=1, description="of the episode lists and of ACPA's first weights"
     )
@@ -357,6 +360,9 @@ class Configuration(Section):
                 raise ValueError(
                     "domains.average: tables use this name for the mean over domains; rename it"
                 )
+        reason = why_not_hsnet(self.backbone) if self.models else None
+        if reason:
+            raise ValueError(f"{reason}, or leave out the variants of HSNet: {', '.join(self.models)}")
         for kind, entries in (("variants", self.variants), ("domains", self.domains)):
             titles: dict[str, str] = {}
             for name, entry in entries.items():

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit, urlunsplit
 
-from cdfss.backbones.facts import BACKBONES
+from cdfss.backbones.facts import facts_of, how_to_get
 from cdfss.data import places
 from cdfss.errors import CdfssError
 from cdfss.running.files import FORBIDDEN, FULL, file_hash, free_bytes, replacing
@@ -600,7 +600,29 @@ def _continue(address: str, part: Path) -> tuple[str | None, bool]:
     return None, True
 
 
-def backbone(name: str, target: str | Path) -> None:
-    """Download torchvision's ImageNet weights of a backbone."""
-    facts = BACKBONES[name]
-    http(facts.url, Path(target), f"sha256:{facts.sha256_prefix}")
+def backbone(name: str, target: str | Path, log=print) -> None:
+    """Download the published weights of a backbone.
+
+    Raises:
+        CdfssError: as `http`; when nobody has published the file's hash and its size is another; and for
+            weights that are given to those alone who agree to their licence.
+    """
+    facts, target = facts_of(name), Path(target)
+    if facts.gated:
+        raise CdfssError(f"weights of {name}: {how_to_get(name, target)}")
+    log(f"weights of {name}: {facts.megabytes} MB from {facts.url}; licence: {facts.licence}")
+    http(facts.url, target, facts.sha256 and f"sha256:{facts.sha256}", log)
+    size = _size(target)
+    if facts.sha256 is None and abs(size / 1e6 - facts.megabytes) > 1:
+        target.unlink()
+        raise CdfssError(
+            f"{facts.url} gave {size} bytes, expected {facts.megabytes} MB; the file was removed. Run "
+            f"again later, or save the file by hand as {target}"
+        )
+
+
+def backbone_obstacle(name: str, target: str | Path) -> str | None:
+    """Why the weights of a backbone, which are not at `target`, cannot be downloaded, or None."""
+    if facts_of(name).gated and not Path(target).is_file():
+        return f"weights of {name}: {how_to_get(name, target)}"
+    return None

@@ -4,7 +4,7 @@ WEIGHTS = preflight.backbone_file(run)  # None where the weights are an installe
 
 rule backbone:
     output:
-        f"{run.folder}/backbones/{{file}}.pth",
+        f"{run.folder}/backbones/{{file}}",
     log:
         f"{FOLDER}/logs/backbone/{{file}}.log",
     benchmark:
@@ -19,7 +19,7 @@ rule backbone:
     params:
         backbone=run.backbone,
     message:
-        "Downloading ImageNet weights of {run.backbone}"
+        "Downloading the weights of {run.backbone}"
     script:
         "../scripts/backbone.py"
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cdfss.backbones.facts import BACKBONES
-from cdfss.backbones.network import read_tensors, weights_of
+from cdfss.backbones.facts import facts_of
+from cdfss.backbones.weights import read_tensors, weights_of
 from cdfss.errors import CdfssError
 from cdfss.methods.frequency import AmplitudePhaseMasker
 from cdfss.methods.hsnet.model import HSNet
@@ -83,7 +83,7 @@ def load_published(source: str | Path | dict[str, Tensor], backbone: str = "resn
 
     Args:
         source: a .pt file, or the state dict itself.
-        backbone: a name of `cdfss.backbones.BACKBONES`.
+        backbone: a name of `cdfss.backbones.facts.PYRAMIDS`.
 
     Returns:
         The model in evaluation mode, backbone and learner frozen.
@@ -120,12 +120,12 @@ def save_published(model: HSNet, path: str | Path) -> None:
     unused ImageNet classifier is an entry of those files; it is written as zeros.
 
     Raises:
-        CdfssError: for EfficientNet-Lite0, which has no published form.
+        CdfssError: for a backbone that the published code does not have.
     """
     import torchvision
 
     backbone = model.backbone_name
-    if BACKBONES[backbone].weights is None:
+    if facts_of(backbone).library != "torchvision":
         raise CdfssError(f"save_published: the published code knows no backbone like {backbone!r}")
     published = _published(model.state_dict())
     if model.masker is not None:

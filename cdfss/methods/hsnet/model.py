@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdfss.backbones import network as backbones
+from cdfss.backbones.facts import why_not_hsnet
+from cdfss.backbones.network import build
+from cdfss.backbones.weights import load_imagenet
 from cdfss.errors import CdfssError
 from cdfss.methods.frequency import AmplitudePhaseMasker, PhaseAttention
 from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d
@@ -96,8 +98,8 @@ class HSNet(nn.Module):
     """Few-shot segmentation by hypercorrelation squeeze, with APM and ACPA on the deepest maps.
 
     Args:
-        backbone: a name of `cdfss.backbones.BACKBONES`.
-        weights: path of the backbone's ImageNet weights; "imagenet" for the installed weights of
+        backbone: a name of `cdfss.backbones.facts.PYRAMIDS`.
+        weights: path of the backbone's published weights; "imagenet" for the installed weights of
             efficientnet_lite0; None leaves the backbone random (a checkpoint may follow).
         masker: None, "S" (one mask for all channels) or "M" (one per channel).
         attention: whether ACPA follows.
@@ -105,7 +107,8 @@ class HSNet(nn.Module):
         image_size: S, pixels; the masks are ceil(S / 32) positions wide.
 
     Raises:
-        CdfssError: for an unknown backbone or masker, or an image size below 32.
+        CdfssError: for an unknown backbone or one without strides 8, 16 and 32, an unknown masker,
+            or an image size below 32.
     """
 
     def __init__(
@@ -122,11 +125,13 @@ class HSNet(nn.Module):
             raise CdfssError(f"HSNet: masker={masker!r}; expected None, 'S' or 'M'")
         if image_size < 32:
             raise CdfssError(f"HSNet: image_size={image_size}; expected at least 32 pixels")
+        if reason := why_not_hsnet(backbone):
+            raise CdfssError(f"HSNet: {reason}")
         self.image_size = image_size
         self.backbone_name = backbone
-        self.backbone = backbones.build(backbone)
+        self.backbone = build(backbone)
         if weights is not None:
-            backbones.load_imagenet(self.backbone, None if weights == "imagenet" else weights)
+            load_imagenet(self.backbone, None if weights == "imagenet" else weights)
         facts = self.backbone.facts
         self.learner = HypercorrelationLearner(facts.layers)
         side = math.ceil(image_size / 32)

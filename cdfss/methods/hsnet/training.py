@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cdfss.backbones import network as backbones
 from cdfss.backbones.normalisation import normalise
+from cdfss.backbones.weights import weights_of
 from cdfss.data import index, metrics
 from cdfss.data.episodes import sample
 from cdfss.data.index import Index
@@ -354,7 +354,7 @@ def run(
             source,
             validation,
             listed,
-            backbones.weights_of(settings["backbone"], weights),
+            weights_of(settings["backbone"], weights),
             checkpoint,
             history,
             folder,

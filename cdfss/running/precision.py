@@ -35,6 +35,13 @@ def _products(kind: str):
         torch.set_float32_matmul_precision(before)
 
 
+@contextmanager
+def float32(device: torch.device):
+    """Compute in float32 for a block without gradients, whatever the precision around it."""
+    with torch.autocast(device.type, enabled=False), _products("highest"):
+        yield
+
+
 def float32_product(first: Tensor, second: Tensor) -> Tensor:
     """first @ second of float32 tensors, in float32 forth and back: neither bfloat16 nor TF32.
 
@@ -68,5 +75,5 @@ class _Float32Product(torch.autograd.Function):
 
 
 def _in_float32(first: Tensor, second: Tensor) -> Tensor:
-    with torch.autocast(first.device.type, enabled=False), _products("highest"):
+    with float32(first.device):
         return first.float() @ second.float()

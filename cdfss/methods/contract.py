@@ -1,0 +1,143 @@
+"""What a method is: it is fitted to k labelled supports, and then predicts masks of queries.
+
+Pictures are uint8 RGB and masks bool, both NumPy. Evaluation and the workflow know methods by what is
+here, and nothing else of them; docs/methods.md has a worked example of one's own.
+
+No module with a method imports torch at its top, but in its functions: a plan looks at `needs` and
+`Settings` of every method of a run, and starts without torch.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cdfss.errors import CdfssError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdfss.backbones.network import Backbone
+
+
+class Settings(BaseModel):
+    """Settings of a method: fields with type, unit, default and allowed values.
+
+    In a configuration they stand beside `title` and `method` in a variant, and are checked like all keys.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def of_domain(self, domain: str, defaults: dict) -> dict:
+        """The settings as plain values, as they are on one domain of a run.
+
+        Args:
+            defaults: the run's `adaptation`, for settings that are left empty.
+        """
+        return self.model_dump(mode="json")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an episode depends on those before it, so that a list cannot be split."""
+        return False
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run gives to a method.
+
+    Attributes:
+        image_size: S, pixels.
+        seed: of everything that is drawn.
+        device: to compute on; None for a method that needs nothing.
+        backbone: name of the frozen network; None unless the method needs one.
+        weights: file of its ImageNet weights; None where they are an installed package.
+        checkpoint: file of the source-trained model; None unless the method needs it.
+        compile: whether torch.compile may be used.
+    """
+
+    image_size: int
+    seed: int = 0
+    device: "torch.device | None" = None
+    backbone: str | None = None
+    weights: str | Path | None = None
+    checkpoint: str | Path | None = None
+    compile: bool = False
+
+    @cached_property
+    def network(self) -> "Backbone":
+        """The frozen backbone with its ImageNet weights, on the device."""
+        if self.backbone is None:
+            raise CdfssError('the method asks for given.network; let it say needs = "backbone"')
+        from cdfss.backbones.network import build
+        from cdfss.backbones.weights import load_imagenet
+
+        network = build(self.backbone)
+        load_imagenet(network, self.weights)
+        return network.to(self.device)
+
+
+@dataclass
+class Prediction:
+    """What a method says of queries.
+
+    Attributes:
+        probabilities: of foreground in 0..1, (n, S, S); of a batch of episodes (E, n, S, S).
+        masks: of the same shape, bool; where the probability is at least 0.5, if they are not given.
+    """
+
+    probabilities: np.ndarray
+    masks: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.masks is None:
+            self.masks = np.asarray(self.probabilities) >= 0.5
+
+
+class Method:
+    """A way to segment queries, given k labelled supports. Derive yours from it.
+
+    Attributes:
+        needs: what it is given: "nothing"; a "device" to compute on; a frozen "backbone" besides; or
+            besides that the "source" model, which HSNet's training on the source makes.
+        batched: whether `fit` and `predict` take E episodes at once, which know nothing of each other.
+            Else they are called for one after the other.
+        least_supports: k that it needs at least.
+        looks: whether it looks at pictures; else they are not read, and it is handed black ones.
+        Settings: its settings, derived from `contract.Settings`.
+        most_at_once: episodes that a batch may have, where the settings bound it.
+        parameters: numbers of those that are added to the source model, and of those that are tuned.
+        losses: before each step of the last `fit`, (steps,), or (E, steps) where `batched`.
+    """
+
+    needs: ClassVar[Literal["nothing", "device", "backbone", "source"]] = "nothing"
+    batched: ClassVar[bool] = False
+    least_supports: ClassVar[int] = 1
+    looks: ClassVar[bool] = True
+    Settings: ClassVar[type[Settings]] = Settings
+    most_at_once: int | None = None
+    parameters: tuple[int, int] = (0, 0)
+    losses: np.ndarray | None = None
+
+    def __init__(self, settings: Settings, given: Given):
+        self.settings, self.given = settings, given
+
+    def fit(self, pictures: np.ndarray, masks: np.ndarray) -> None:
+        """Learn from the supports of an episode.
+
+        Args:
+            pictures: (k, S, S, 3) uint8; where `batched`, (E, k, S, S, 3). Not to be changed.
+            masks: (k, S, S) bool, true for foreground; where `batched`, (E, k, S, S). Not to be changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fit(pictures, masks)")
+
+    def predict(self, pictures: np.ndarray) -> Prediction:
+        """Probabilities and masks of n queries, by what the last `fit` learnt.
+
+        Args:
+            pictures: (n, S, S, 3) uint8; where `batched`, (E, n, S, S, 3). Not to be changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict(pictures)")

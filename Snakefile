@@ -13,7 +13,7 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(sys.path[:1] + [os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
 )
 
-from cdfss.configuration import schema as configuration
+from cdfss import configuration
 from cdfss.errors import CdfssError
 
 try:
@@ -51,6 +51,6 @@ rule all:
         of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(COST, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
         of_variants(PREDICTIONS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
-        expand(FEATURES, domain=run.domains, variant=run.analysed),
-        expand(FILTERED, domain=run.domains if run.models else []),
+        expand(FEATURES, domain=run.domains, variant=shown.analysed),
+        expand(FILTERED, domain=run.domains if jobs.source_variants else []),
         expand(GALLERY, domain=run.domains, shot=run.shots),

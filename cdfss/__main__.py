@@ -1,13 +1,16 @@
-"""Command line: `python -m cdfss reference | datasets | check FILE | spent FOLDER`."""
+"""Command line: `python -m cdfss reference | datasets | check FILE | check-method NAME | spent FOLDER`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from cdfss.configuration import preflight
-from cdfss.configuration import schema as configuration
+from cdfss import configuration
+from cdfss.configuration import preflight, reference
+from cdfss.configuration.jobs import Jobs
 from cdfss.data import places
 from cdfss.errors import CdfssError
+from cdfss.methods import conformance
+from cdfss.methods.contract import Given
 from cdfss.reports import spent
 
 
@@ -19,25 +22,45 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("datasets", help="list the registered data sets and their sources")
     check = commands.add_parser("check", help="check a configuration and its data")
     check.add_argument("file", type=Path)
+    of_method = commands.add_parser("check-method", help="check that a method keeps the contract")
+    of_method.add_argument("method", help="a name, folder/file.py:Class or module:Class")
+    of_method.add_argument("--checkpoint", type=Path, help="source model, for a method that needs one")
+    of_method.add_argument("--backbone", help="frozen network; default efficientnet_lite0")
+    of_method.add_argument("--weights", type=Path, help="file of its ImageNet weights")
     taken = commands.add_parser("spent", help="what a run took: time and memory by rule, disk by folder")
     taken.add_argument("folder", type=Path, help="results/<name>")
     given = parser.parse_args(arguments)
     try:
         if given.command == "reference":
-            Path("config/README.md").write_text(configuration.reference())
-            Path("config/schema.json").write_text(configuration.schema())
+            Path("config/README.md").write_text(reference.reference())
+            Path("config/schema.json").write_text(reference.schema())
         elif given.command == "datasets":
             _list_data_sets()
+        elif given.command == "check-method":
+            _check_method(given)
         elif given.command == "spent":
             print(spent.report(given.folder))
         else:
-            found = preflight.problems(configuration.load(given.file))
+            found = preflight.problems(Jobs(configuration.load(given.file)))
             print("\n".join(found) or f"{given.file}: nothing is wrong")
             return int(bool(found))
     except CdfssError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_method(given: argparse.Namespace) -> None:
+    with_files = None
+    if given.checkpoint or given.backbone:
+        import torch
+
+        backbone = given.backbone or "efficientnet_lite0"
+        files = {"weights": given.weights, "checkpoint": given.checkpoint}
+        with_files = Given(conformance.SIZE, device=torch.device("cpu"), backbone=backbone, **files)
+    for line in conformance.check(given.method, with_files):
+        print(f"  {line}")
+    print(f"{given.method} keeps the contract")
 
 
 def _list_data_sets() -> None:

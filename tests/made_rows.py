@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from cdfss.configuration import schema as configuration
+from cdfss import configuration
+from cdfss.configuration.jobs import Jobs
+from cdfss.configuration.shown import Shown
 
 
 def table_settings(variants, domains=("lungs", "cells"), title="Demo", **more):
-    """`Configuration.table_settings` of a run with these variants and domains."""
+    """`Shown.table_settings` of a run with these variants and domains."""
     values = {"name": "x", "title": title, "image_size": 64, "variants": variants} | more
     values["data"] = {name: {"format": "fss1000"} for name in ("source", *domains)}
     values["source"] = {"data": "source", "validation": {"data": "source"}}
     values["domains"] = {name: {} for name in domains}
-    return configuration.parse(values).table_settings()
+    return Shown(Jobs(configuration.parse(values))).table_settings()
 
 
 def _of_list(domain, shot, seed, episode):
@@ -50,6 +52,8 @@ def row(generator, domain, variant, shot, seed, episode):
         "parameters_added": 338,
         "parameters_tuned": 338,
         "seconds": float(generator.rand() + 0.1),
+        "fit_seconds": 0.05,
+        "predict_seconds": 0.05,
         "peak_memory_mb": float(generator.rand() * 1000),
         "device": "cpu",
     }

@@ -414,7 +414,7 @@ def test_steps_may_be_asked_for_where_gradients_are_off():
 
 @pytest.mark.parametrize("trained", [["masker", "attention"], ["learner", "backbone"]])
 def test_mutual_information_is_added_to_the_loss(trained):
-    from cdfss.evaluation.analyses import gaussian_information
+    from cdfss.methods.hsnet.information import gaussian_information
 
     query, supports, masks = episode_of()
     model = balanced(small_hsnet(masker="M", attention=True), query, supports, masks)

@@ -8,6 +8,7 @@ import torch
 
 from cdfss import CdfssError
 from cdfss.evaluation import analyses
+from cdfss.methods.hsnet.information import correlations, gaussian_information
 
 
 def pictures(*shape, seed=0):
@@ -108,8 +109,8 @@ def test_chance_of_smooth_channels_is_what_independent_ones_give():
 
 def test_constant_channels_have_no_correlation_and_no_information():
     maps = torch.tensor([0.1, 0.3, 0.7]).view(3, 1, 1).repeat(1, 7, 7)
-    assert (analyses.correlations(maps.flatten(1)) == 0).all()
-    assert analyses.gaussian_information(maps) == 0
+    assert (correlations(maps.flatten(1)) == 0).all()
+    assert gaussian_information(maps) == 0
 
 
 def test_gaussian_information_of_known_correlations():
@@ -117,19 +118,19 @@ def test_gaussian_information_of_known_correlations():
     x = torch.randn(2, 40000, generator=generator)
     r = 0.6
     pair = torch.stack([x[0], r * x[0] + math.sqrt(1 - r**2) * x[1]]).view(2, 200, 200)
-    assert analyses.gaussian_information(pair) == pytest.approx(-0.5 * math.log(1 - r**2), abs=0.01)
-    assert analyses.gaussian_information(torch.randn(2, 200, 200, generator=generator)) < 1e-3
+    assert gaussian_information(pair) == pytest.approx(-0.5 * math.log(1 - r**2), abs=0.01)
+    assert gaussian_information(torch.randn(2, 200, 200, generator=generator)) < 1e-3
     batch = torch.stack([pair, pair.flip(0) * 3])
-    assert torch.allclose(analyses.gaussian_information(batch), analyses.gaussian_information(pair))
-    assert torch.isfinite(analyses.gaussian_information(torch.ones(3, 4, 4)))
+    assert torch.allclose(gaussian_information(batch), gaussian_information(pair))
+    assert torch.isfinite(gaussian_information(torch.ones(3, 4, 4)))
 
 
 def test_gaussian_information_has_the_gradient_of_its_slope():
     maps = pictures(4, 5, 5).double().requires_grad_()
-    (gradient,) = torch.autograd.grad(analyses.gaussian_information(maps), maps)
+    (gradient,) = torch.autograd.grad(gaussian_information(maps), maps)
     direction = pictures(4, 5, 5, seed=3).double()
     with torch.no_grad():
-        ends = [analyses.gaussian_information(maps + sign * 1e-2 * direction) for sign in (1, -1)]
+        ends = [gaussian_information(maps + sign * 1e-2 * direction) for sign in (1, -1)]
     assert float((gradient * direction).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-2, rel=0.02)
 
 
@@ -160,7 +161,7 @@ def test_cka_is_the_alignment_of_centred_gram_matrices():
 def test_correlations_are_those_of_numpy():
     maps = pictures(6, 7, 7, seed=2) + pictures(1, 7, 7, seed=3)
     expected = np.corrcoef(maps.flatten(1).numpy())
-    assert np.allclose(analyses.correlations(maps.flatten(1)), expected, atol=1e-5)
+    assert np.allclose(correlations(maps.flatten(1)), expected, atol=1e-5)
     histogram = analyses.correlation_histogram(maps)
     absolute = np.abs(expected[np.triu_indices(6, 1)])
     counted, _ = np.histogram(absolute, analyses.CORRELATION_BINS, (0, 1))

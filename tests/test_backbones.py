@@ -11,12 +11,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cdfss import CdfssError, HSNet
+from cdfss import CdfssError, HSNet, configuration
 from cdfss.backbones.facts import BACKBONES, PYRAMID, PYRAMIDS
 from cdfss.backbones.network import build
 from cdfss.backbones.weights import load_imagenet
 from cdfss.configuration import preflight
-from cdfss.configuration import schema as configuration
+from cdfss.configuration.jobs import Jobs
 from cdfss.data import download
 
 TRANSFORMERS = [name for name in BACKBONES if name not in PYRAMIDS]
@@ -302,8 +302,8 @@ def test_a_file_that_is_cut_short_or_missing_is_refused_with_its_path(name, tmp_
     assert str(path) in str(error.value)
 
 
-def configured(backbone, predictor="hsnet"):
-    values = {"name": "x", "backbone": backbone, "variants": {"one": {"predictor": predictor}}}
+def configured(backbone, method="hsnet"):
+    values = {"name": "x", "backbone": backbone, "variants": {"one": {"method": method}}}
     values |= {"data": {"lungs": {"format": "chestxray", "synthetic": "lungs"}}, "domains": {"lungs": {}}}
     values |= {"source": {"data": "lungs", "validation": {"data": "lungs"}}}
     return configuration.parse(values)
@@ -315,7 +315,9 @@ def test_hsnet_and_its_plan_refuse_a_backbone_without_its_strides(name):
     reason = f"'{name}' gives maps at stride {stride} alone.*take one of resnet18, .*convnext_tiny"
     with pytest.raises(CdfssError, match=f"HSNet: backbone {reason}"):
         HSNet(name)
-    with pytest.raises(CdfssError, match=f"{reason}, or leave out the variants of HSNet: one"):
+    with pytest.raises(
+        CdfssError, match=f"{reason}, or leave out the variants that need a source model: one"
+    ):
         configured(name)
     assert configured(name, "copy").backbone == name
 
@@ -338,14 +340,13 @@ def test_weights_under_a_licence_to_agree_to_are_asked_for_and_taken_from_where_
     assert "save dinov3_vits16_pretrain_lvd1689m-08c60483.pth (87 MB, DINOv3 License" in text
     assert text.endswith(f"as {tmp_path / 'w.pth'}")
 
-    # As a method without need of strides will be planned.
-    run = configured("resnet50").model_copy(update={"backbone": DINOV3, "folder": tmp_path})
-    path = preflight.backbone_file(run)
+    jobs = Jobs(configured(DINOV3, "ridge").model_copy(update={"folder": tmp_path}))
+    path = preflight.weights_file(jobs.run, DINOV3)
     assert path == f"{tmp_path}/backbones/dinov3_vits16_pretrain_lvd1689m-08c60483.pth"
-    assert any(line.endswith(f"as {path}") for line in preflight.missing(run))
+    assert any(line.endswith(f"as {path}") for line in preflight.missing(jobs))
     (tmp_path / "backbones").mkdir()
     (tmp_path / "backbones" / BACKBONES[DINOV3].weights).touch()
-    assert preflight.missing(run) == []
+    assert preflight.missing(jobs) == []
 
 
 def test_a_download_is_checked_by_the_published_hash_or_else_by_its_size(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from conftest import episode_of
 from reference import array, disks, fill, images, keys, numbers, relative_error
 
 from cdfss import CdfssError, HSNet, adapt
+from cdfss.methods import source
 from cdfss.methods.hsnet import checkpoints
 
 KINDS = {
@@ -51,8 +52,8 @@ def test_every_kind_comes_back_as_it_was(tmp_path, kind, prefix):
     state = torch.load(tmp_path / "m.pt", weights_only=True)
     state = OrderedDict((prefix + key, value) for key, value in state.items())
     torch.save(state, tmp_path / "m.pt")
-    for source in (tmp_path / "m.pt", str(tmp_path / "m.pt"), state):
-        ours = checkpoints.load_published(source, "resnet18")
+    for given in (tmp_path / "m.pt", str(tmp_path / "m.pt"), state):
+        ours = checkpoints.load_published(given, "resnet18")
         assert not ours.training
         assert not any(p.requires_grad for p in ours.learner.parameters())
         assert all(torch.equal(value, model.state_dict()[key]) for key, value in ours.state_dict().items())
@@ -218,14 +219,14 @@ def test_a_published_file_is_taken_as_source_with_its_backbone(tmp_path, publish
     for key, value in model_of().state_dict().items():
         assert torch.equal(ours.state_dict()[key], value)
     identity = json.loads((tmp_path / "c.json").read_text())["identity"]
-    assert identity == checkpoints.identity(tmp_path / "c.safetensors")
+    assert identity == source.identity(tmp_path / "c.safetensors")
     # Of the weights alone: who wrote them, and when, makes no other model.
     state = {key: value.clone() for key, value in model_of().state_dict().items()}
     checkpoints.save(tmp_path / "d.safetensors", state, "resnet18", {"note": "another day"})
-    assert checkpoints.identity(tmp_path / "d.safetensors") == identity
+    assert source.identity(tmp_path / "d.safetensors") == identity
     state["learner.decoder2.2.bias"] += 1
     checkpoints.save(tmp_path / "d.safetensors", state, "resnet18", {})
-    assert checkpoints.identity(tmp_path / "d.safetensors") != identity
+    assert source.identity(tmp_path / "d.safetensors") != identity
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cdfss import CdfssError
-from cdfss.configuration import schema as configuration
+from cdfss import CdfssError, configuration
+from cdfss.configuration import reference
+from cdfss.configuration.jobs import Jobs
+from cdfss.configuration.shown import Shown
+from cdfss.running.provenance import digest
 
 ROOT = Path(__file__).parent.parent
 BASE = {
@@ -41,11 +44,11 @@ def changed(**changes):
         ({"source__validation": {"data": "voc"}}, "source.validation.data: 'voc' is not in data"),
         ({"variants__bad": {"masker": "L"}}, "variants.bad.masker is 'L'; it should be 'S' or 'M'"),
         ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is nothing to tune"),
-        ({"variants__bad": {"predictor": "copy", "masker": "S"}}, "'copy' has no model"),
+        ({"variants__bad": {"method": "copy", "masker": "S"}}, "variants.bad.masker is not a key"),
         ({"variants__bad": {"trained": ["masker"]}}, "trained names 'masker', which the variant does not"),
         ({"variants__bad": {"trained": ["learner", "learner"]}}, "which names a part twice"),
         ({"variants__bad": {"trained": []}}, "variants.bad.trained is []"),
-        ({"variants__bad": {"predictor": "copy", "steps": 5}}, "'copy' has no model for steps"),
+        ({"variants__bad": {"method": "copy", "steps": 5}}, "variants.bad.steps is not a key"),
         ({"variants__bad": {"trained": ["decoder"]}}, "variants.bad.trained.0 is 'decoder'; it should be"),
         ({"variants__bad": {"reset": "always"}}, "reset is 'always'; it should be 'episode' or 'never'"),
         ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
@@ -111,7 +114,7 @@ def test_an_empty_entry_has_the_defaults_and_a_domain_of_ones_own_joins_the_pape
     values["adaptation"]["learning_rate"]["mine"] = 0.01
     run = configuration.parse(values)
     assert run.published
-    assert run.variants["baseline"].masker is None
+    assert run.variants["baseline"].settings.masker is None
     assert run.domains["mine"].episodes is not None
     values["domains"]["mine"] = {"title": "ISIC 2018"}
     with pytest.raises(CdfssError, match=r"domains\.mine\.title is 'ISIC 2018', as that of isic2018"):
@@ -122,13 +125,15 @@ def test_the_default_is_the_papers_run():
     run = configuration.load(ROOT / "config" / "config.yaml")
     assert list(run.domains) == ["fss1000", "deepglobe", "isic2018", "chestxray"]
     assert [d.episodes for d in run.domains.values()] == [2400, 600, 600, 600]
-    assert list(run.models) == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
-    assert list(run.variants) == ["foreground", "copy", *run.models]
+    assert Jobs(run).source_variants == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
+    assert list(run.variants) == ["foreground", "copy", "prototypes", "ridge", *Jobs(run).source_variants]
     assert run.shots == [1, 5]
-    rates = {d: run.evaluation_settings(d, "apm_s", 1, 0)["learning_rate"] for d in run.domains}
+    rates = {
+        d: Jobs(run).evaluation_settings(d, "apm_s", 1, 0)["settings"]["learning_rate"] for d in run.domains
+    }
     assert rates == {"fss1000": 1e-2, "deepglobe": 1e-5, "isic2018": 1e-2, "chestxray": 1e-1}
-    assert run.evaluation_settings("isic2018", "apm_s", 1, 0)["steps"] == 60
-    assert run.evaluation_settings("isic2018", "baseline", 1, 0)["steps"] == 0
+    assert Jobs(run).evaluation_settings("isic2018", "apm_s", 1, 0)["settings"]["steps"] == 60
+    assert Jobs(run).evaluation_settings("isic2018", "baseline", 1, 0)["settings"]["steps"] == 0
 
 
 def test_a_file_that_adds_needs_the_default(tmp_path, monkeypatch):
@@ -149,13 +154,13 @@ def test_the_extended_run_adds_to_the_papers_run(monkeypatch):
     assert extended.name == paper.name
     for variant in paper.variants:  # rows are shared
         for domain in paper.domains:
-            settings = [run.evaluation_settings(domain, variant, 5, 0) for run in (paper, extended)]
+            settings = [Jobs(run).evaluation_settings(domain, variant, 5, 0) for run in (paper, extended)]
             assert settings[0] == settings[1]
-    cumulative = extended.evaluation_settings("isic2018", "apm_s_cumulative", 1, 0)
+    cumulative = Jobs(extended).evaluation_settings("isic2018", "apm_s_cumulative", 1, 0)["settings"]
     assert (cumulative["steps"], cumulative["reset"]) == (1, "never")
-    tuned = extended.evaluation_settings("isic2018", "fine_tuning", 1, 0)
+    tuned = Jobs(extended).evaluation_settings("isic2018", "fine_tuning", 1, 0)["settings"]
     assert (tuned["trained"], tuned["learning_rate"]) == (["learner", "backbone"], 1e-4)
-    zero = extended.evaluation_settings("isic2018", "apm_acpa_zero", 1, 0)
+    zero = Jobs(extended).evaluation_settings("isic2018", "apm_acpa_zero", 1, 0)["settings"]
     assert (zero["steps"], zero["learning_rate"], zero["attention"]) == (0, None, True)
 
 
@@ -163,47 +168,47 @@ def test_a_list_that_is_adapted_through_is_not_split():
     run = configuration.parse(
         changed(shards=4, variants__through={"masker": "S", "steps": 1, "reset": "never"})
     )
-    assert run.shards_of("apm_s") == 4
-    assert run.shards_of("through") == 1
+    assert Jobs(run).shards_of("apm_s") == 4
+    assert Jobs(run).shards_of("through") == 1
 
 
 def test_one_variants_rate_changes_that_variants_settings_alone():
     first = configuration.parse(changed())
     second = configuration.parse(changed(variants__apm_s={"masker": "S", "learning_rate": 0.5}))
     for variant in first.variants:
-        same = first.evaluation_settings("fss1000", variant, 1, 0) == second.evaluation_settings(
-            "fss1000", variant, 1, 0
-        )
+        same = Jobs(first).evaluation_settings("fss1000", variant, 1, 0) == Jobs(
+            second
+        ).evaluation_settings("fss1000", variant, 1, 0)
         assert same == (variant != "apm_s")
-    assert first.source_settings() == second.source_settings()
+    assert Jobs(first).source_settings() == Jobs(second).source_settings()
 
 
 def test_reference_and_schema_are_up_to_date():
     hint = "run `make reference`"
-    assert (ROOT / "config" / "README.md").read_text() == configuration.reference(), hint
-    assert (ROOT / "config" / "schema.json").read_text() == configuration.schema(), hint
+    assert (ROOT / "config" / "README.md").read_text() == reference.reference(), hint
+    assert (ROOT / "config" / "schema.json").read_text() == reference.schema(), hint
 
 
 SECTIONS = ("source", "adaptation", "analysis", "compute", "validation")
 
 
 def test_the_reference_explains_every_key():
-    text = configuration.reference()
-    schema = json.loads(configuration.schema())
+    text = reference.reference()
+    schema = json.loads(reference.schema())
     keys = [key for section in schema["$defs"].values() for key in section["properties"]]
     for key in [*keys, *schema["properties"]]:
         assert f"{key}`" in text or key in SECTIONS
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():
-    assert configuration.digest({"a": 1, "b": 2}) == configuration.digest({"b": 2, "a": 1})
-    assert configuration.digest({"a": 1}) != configuration.digest({"a": 2})
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
 
 
 def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on_it():
     def settings(compute):
         run = configuration.parse(changed(compute=compute))
-        return run.evaluation_settings("fss1000", "apm_s", 1, 0), run.source_settings()
+        return Jobs(run).evaluation_settings("fss1000", "apm_s", 1, 0), Jobs(run).source_settings()
 
     usual = settings({})
     assert settings({"compile": True, "episodes_at_once": 8, "cache_gb": 0}) == usual
@@ -211,10 +216,10 @@ def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on
         assert {key for key in ours if ours[key] != theirs[key]} == {"precision"}
     run = configuration.parse(changed(compute={"episodes_at_once": 8, "cache_gb": 0.5}))
     expected = {"device": "auto", "compile": False, "episodes_at_once": 8, "cache_gb": 0.5}
-    assert run.compute_settings() == expected
+    assert Jobs(run).compute_settings() == expected
     threads = configuration.parse(changed(compute={"threads": 8}))
-    assert threads.source_settings()["threads"] == 8  # the last digits of a training depend on it
-    assert threads.compute_settings() == configuration.parse(changed()).compute_settings()
+    assert Jobs(threads).source_settings()["threads"] == 8  # the last digits of a training depend on it
+    assert Jobs(threads).compute_settings() == Jobs(configuration.parse(changed())).compute_settings()
     for wrong in ({"precision": "float16"}, {"episodes_at_once": 0}, {"episodes_at_once": "all"}):
         with pytest.raises(CdfssError, match=f"compute.{next(iter(wrong))}"):
             settings(wrong)
@@ -222,24 +227,35 @@ def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on
 
 def test_variants_are_shown_where_they_belong():
     run = configuration.load("config/demo.yaml")
-    kinds = {name: run.kind_of(name) for name in run.variants}
+    shown = Shown(Jobs(run))
+    kinds = {name: shown.kind_of(name) for name in run.variants}
     assert kinds["foreground"] == kinds["copy"] == "trivial"
-    assert kinds["baseline"] == "baseline" == run.baseline
+    assert kinds["ridge"] == kinds["prototypes"] == "other"
+    assert list(shown.pictured) == [
+        "baseline",
+        "prototypes",
+        "ridge",
+        "apm_s",
+        "apm_s_acpa",
+        "apm_m",
+        "apm_m_acpa",
+    ]
+    assert kinds["baseline"] == "baseline" == shown.baseline
     assert kinds["apm_s"] == kinds["apm_m_acpa"] == kinds["apm_s_rate_high"] == "modules"
     assert kinds["apm_zero"] == "inserted"
     assert kinds["acpa"] == "attention"
     assert kinds["apm_s_cumulative"] == "cumulative"
     assert kinds["fine_tuning"] == "fine_tuning"
     assert kinds["mi_loss"] == "information"
-    assert run.rate_families == [["apm_s", "apm_s_rate_high"]]
+    assert shown.rate_families == [["apm_s", "apm_s_rate_high"]]
     modules = ["apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
-    assert run.shown["main"] == ["foreground", "copy", "baseline", *modules]
-    assert run.shown["alternatives"] == ["baseline", "fine_tuning", "mi_loss", *modules]
-    assert run.shown["rates"] == ["baseline", "apm_s", "apm_s_rate_high"]
-    assert "apm_s_rate_high" not in run.shown["insertion"] + run.shown["cost"]
-    assert run.shown["insertion"][2:5] == ["baseline", "apm_zero", "acpa"]
-    assert run.analysed == ["baseline", *modules]
-    assert json.loads(json.dumps(run.table_settings())) == run.table_settings()
+    assert shown.by_subject["main"] == ["foreground", "copy", "prototypes", "ridge", "baseline", *modules]
+    assert shown.by_subject["alternatives"] == ["baseline", "fine_tuning", "mi_loss", *modules]
+    assert shown.by_subject["rates"] == ["baseline", "apm_s", "apm_s_rate_high"]
+    assert "apm_s_rate_high" not in shown.by_subject["insertion"] + shown.by_subject["cost"]
+    assert shown.by_subject["insertion"][2:5] == ["baseline", "apm_zero", "acpa"]
+    assert shown.analysed == ["baseline", *modules]
+    assert json.loads(json.dumps(shown.table_settings())) == shown.table_settings()
 
 
 def test_variants_that_differ_in_more_than_their_rate_are_no_family():
@@ -251,7 +267,7 @@ def test_variants_that_differ_in_more_than_their_rate_are_no_family():
         "d": {"masker": "S", "learning_rate": 0.2, "reset": "never"},
         "e": {"masker": "S", "learning_rate": 0.3, "title": "E", "main": False},
     }
-    assert configuration.parse(values).rate_families == [["a", "e"]]
+    assert Shown(Jobs(configuration.parse(values))).rate_families == [["a", "e"]]
 
 
 def test_a_mutual_information_that_changes_nothing_is_refused():
@@ -266,8 +282,11 @@ def test_a_rate_without_a_main_variant_keeps_its_place():
     fine_tuning = values["variants"]["fine_tuning"]
     values["variants"]["fine_tuning_low"] = fine_tuning | {"title": "low", "learning_rate": 1e-5}
     run = configuration.parse(values)
-    assert {"fine_tuning", "fine_tuning_low"} <= set(run.shown["alternatives"]) & set(run.shown["cost"])
-    assert ["fine_tuning", "fine_tuning_low"] in run.rate_families
+    shown = Shown(Jobs(run))
+    assert {"fine_tuning", "fine_tuning_low"} <= set(shown.by_subject["alternatives"]) & set(
+        shown.by_subject["cost"]
+    )
+    assert ["fine_tuning", "fine_tuning_low"] in shown.rate_families
 
 
 @pytest.mark.parametrize(

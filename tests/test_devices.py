@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdfss import CdfssError
+from cdfss import CdfssError, configuration
 from cdfss.configuration import preflight
-from cdfss.configuration import schema as configuration
+from cdfss.configuration.jobs import Jobs
 from cdfss.running import devices
 from cdfss.running.precision import precision
 
@@ -305,7 +305,9 @@ def test_a_precision_ends_with_its_block():
 def run_of(**more):
     values = {"data": {"mine": {"format": "folder", "root": "mine"}}, "domains": {"mine": {}}}
     values |= {"name": "x", "variants": {"apm_s": {"masker": "S"}}, "backbone": "efficientnet_lite0"}
-    return configuration.parse(values | {"source": {"data": "mine", "validation": {"data": "mine"}}} | more)
+    return Jobs(
+        configuration.parse(values | {"source": {"data": "mine", "validation": {"data": "mine"}}} | more)
+    )
 
 
 def test_more_gpus_than_there_are_are_refused_with_the_command_to_use(smi, monkeypatch):

@@ -6,13 +6,15 @@ import torch
 from cdfss import CdfssError, adapt
 from cdfss.backbones.normalisation import normalise
 from cdfss.data import episodes
-from cdfss.evaluation import evaluate as evaluation
-from cdfss.evaluation import results
+from cdfss.evaluation import evaluate, results
+from cdfss.methods import calling
+from cdfss.methods.contract import Given, Method, Prediction, Settings
+from cdfss.methods.trivial import Copy
 
 SIZE = 96
 CPU = torch.device("cpu")
 COMMON = {"domain": "mine", "variant": "v", "shot": 2, "seed": 0, "image_size": SIZE}
-MODEL = {"precision": "float32", "predictor": "hsnet", "backbone": "efficientnet_lite0", "hidden": 8}
+MODEL = {"precision": "float32", "method": "hsnet", "backbone": "efficientnet_lite0"}
 TUNED = {"steps": 2, "learning_rate": 0.1, "trained": ["masker"], "pairs": "self", "reset": "episode"}
 VARIANTS = {
     "baseline": {"masker": None, "attention": False, "steps": 0, "learning_rate": None},
@@ -30,17 +32,38 @@ VARIANTS = {
 
 
 def settings_of(variant):
-    return COMMON | MODEL | VARIANTS[variant]
+    return COMMON | MODEL | {"settings": VARIANTS[variant]}
+
+
+def method_of(settings, checkpoint, device=CPU):
+    """HSNet as an evaluation job builds it."""
+    given = Given(settings["image_size"], settings["seed"], device, settings["backbone"], None, checkpoint)
+    return calling.build("hsnet", settings["settings"], given)
+
+
+class Stand(Method):
+    """A method that does what it is told for any batch."""
+
+    batched = True
+
+    def __init__(self, segment, device=CPU):
+        super().__init__(Settings(), Given(SIZE, device=device))
+        self.segment = segment
+
+    def fit(self, pictures, masks):
+        self.masks = masks
+
+    def predict(self, pictures):
+        return Prediction(self.segment(self.masks).astype(np.float32)[:, None])
 
 
 def rows_of(variant, checkpoint, data, listed=None, at_once=1):
     settings = settings_of(variant)
-    model = evaluation.build_model(settings, checkpoint, None, CPU)
-    predictor = evaluation.predict_hsnet(model, settings, CPU)
+    method = method_of(settings, checkpoint)
     listed = data[1] if listed is None else listed
-    size = evaluation.BatchSize(settings, 1, CPU)
+    size = evaluate.BatchSize(method, 1)
     size.number = at_once  # a processor takes 1
-    rows, _, masks = evaluation.evaluate(settings, data[0], listed, predictor, size)
+    rows, _, masks = evaluate.evaluate(settings, data[0], listed, method, size)
     return pd.DataFrame(rows), masks
 
 
@@ -63,7 +86,7 @@ def test_adaptation_through_the_list(checkpoint, data):
     """`reset: never`: as one long adaptation whose supports change, Adam's moments included."""
     settings = settings_of("cumulative")
     ours, _ = rows_of("cumulative", checkpoint, data)
-    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    model = method_of(settings, checkpoint).model
     start = model.masker.mask_phase.clone()
     tuned, optimiser = model, None
     for row, episode in zip(ours.itertuples(), data[1].itertuples(), strict=True):
@@ -83,7 +106,7 @@ def test_adaptation_through_the_list(checkpoint, data):
 def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
     def weights(seed):
         settings = settings_of("apm_m_acpa") | {"seed": seed}
-        return evaluation.build_model(settings, checkpoint, None, CPU).attention.squeeze.weight
+        return method_of(settings, checkpoint).model.attention.squeeze.weight
 
     torch.manual_seed(5)
     first = weights(0)
@@ -96,10 +119,11 @@ def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
     rows, masks = rows_of("apm_m_acpa", checkpoint, data)
     records = rows.to_dict("records")
     costs = [{key: row[key] for key in results.KEY} | {"seconds": 0.5, "device": "cpu"} for row in records]
-    facts = evaluation.origin(settings_of("apm_m_acpa"), *data)
-    facts |= evaluation.origin_of_model(settings_of("apm_m_acpa"), checkpoint, None, CPU)
+    settings = settings_of("apm_m_acpa")
+    facts = evaluate.origin(settings, *data, "rows")
+    facts |= evaluate.origin_of_given(method_of(settings, checkpoint).given, "float32")
     paths = [tmp_path / name for name in ("rows/r.parquet", "p.parquet", "c.parquet")]
-    evaluation.save((records, costs, masks), facts, *paths)
+    evaluate.save((records, costs, masks), facts, *paths)
     loaded = results.load(tmp_path)
     assert results.with_cost(loaded, paths[2:])["seconds"].eq(0.5).all()
     assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()
@@ -118,12 +142,14 @@ def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
 def test_trivial_predictors(k):
     generator = np.random.RandomState(0)
     queries, masks = np.zeros((3, 4, 6, 3), np.uint8), generator.rand(3, k, 4, 6) < 0.5
-    foreground, losses = evaluation.predict_foreground(queries, None, masks)
-    assert foreground.shape == (3, 4, 6)
-    assert (foreground == 1).all()
-    assert losses.shape == (3, 0)
-    copied = evaluation.predict_copy(queries, None, masks)[0]
-    assert (copied == (masks.mean(1) >= 0.5)).all()
+    given, supports = Given(6), np.zeros((3, k, 4, 6, 3), np.uint8)
+    found = calling.segment("foreground", calling.build("foreground", {}, given), supports, masks, queries)
+    assert found.masks.shape == (3, 4, 6)
+    assert found.masks.all()
+    assert found.losses.shape == (3, 0)
+    copied = calling.segment("copy", calling.build("copy", {}, given), supports, masks, queries)
+    assert (copied.masks == (2 * masks.sum(1) >= k)).all()
+    assert np.allclose(copied.probabilities, masks.mean(1))
 
 
 @pytest.mark.parametrize("variant", ["baseline", "apm_m_acpa", "leave_one_out"])
@@ -139,11 +165,16 @@ def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data)
         assert (batched[episode] != mask).mean() < 0.001
 
 
-def test_what_cannot_be_batched_is_not():
+def test_what_cannot_be_batched_is_not(checkpoint):
     for variant, expected in (("cumulative", 1), ("fine_tuning", 1), ("apm_m_acpa", 8)):
-        assert evaluation.BatchSize(settings_of(variant), 8, torch.device("cuda")).number == expected
+        method = method_of(settings_of(variant), checkpoint)
         for wanted in (8, "auto"):  # rows of a processor do not depend on it
-            assert evaluation.BatchSize(settings_of(variant), wanted, CPU).number == 1
+            assert evaluate.BatchSize(method, wanted).number == 1
+        method.given = Given(SIZE, device=torch.device("cuda"))
+        assert evaluate.BatchSize(method, 8).number == expected
+    through = Stand(None, torch.device("cuda"))
+    through.settings = type("Through", (Settings,), {"goes_on": property(lambda self: True)})()
+    assert evaluate.BatchSize(through, 8).number == evaluate.BatchSize(through, "auto").number == 1
 
 
 def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
@@ -157,7 +188,7 @@ def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
     }
     for name, answer in numbers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, a=answer: a)
-    at_once = evaluation.BatchSize(settings_of("apm_m_acpa"), "auto", torch.device("cuda"))
+    at_once = evaluate.BatchSize(Stand(None, torch.device("cuda")), "auto")
     assert at_once.number == 1
     at_once.done()
     at_once.done()
@@ -168,16 +199,15 @@ def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
 def test_a_batch_that_does_not_fit_is_halved_and_no_episode_is_lost(data, capsys):
     sizes = []
 
-    def predictor(queries, supports, masks):
-        sizes.append(len(queries))
-        if len(queries) > 1:
+    def segment(masks):
+        sizes.append(len(masks))
+        if len(masks) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return masks[:, 0].astype(np.uint8), np.zeros((len(queries), 2))
+        return masks[:, 0]
 
-    settings = settings_of("apm_m_acpa")
-    at_once = evaluation.BatchSize(settings, 1, CPU)
+    at_once = evaluate.BatchSize(Stand(segment), 1)
     at_once.number = 4
-    rows, *_ = evaluation.evaluate(settings, *data, predictor, at_once)
+    rows, *_ = evaluate.evaluate(settings_of("apm_m_acpa"), *data, Stand(segment), at_once)
     assert sizes == [4, 2, 1, 1, 1, 1]
     assert [row["query"] for row in rows] == data[1]["query"].tolist()
     assert "going on with 2" in capsys.readouterr().out
@@ -186,9 +216,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_episode_is_lost(data, capsys
 
 
 def test_episodes_that_fit_into_memory():
-    assert evaluation.that_fit(10 * 10**9, 10**9) == 5
-    assert evaluation.that_fit(10**9, 10**9) == 1
-    assert evaluation.that_fit(10**12, 10**9) == evaluation.MOST_AT_ONCE
+    assert evaluate.that_fit(10 * 10**9, 10**9) == 5
+    assert evaluate.that_fit(10**9, 10**9) == 1
+    assert evaluate.that_fit(10**12, 10**9) == evaluate.MOST_AT_ONCE
 
 
 def test_an_unreadable_picture_ends_the_evaluation_at_its_episode(checkpoint, data):
@@ -201,9 +231,11 @@ def test_an_unreadable_picture_ends_the_evaluation_at_its_episode(checkpoint, da
 def test_predictors_without_a_model_open_no_picture(data, tmp_path):
     index, episodes = data
     settings = {"domain": "mine", "variant": "copy", "shot": 2, "seed": 0, "image_size": 32}
-    read = evaluation.evaluate(settings, index, episodes, evaluation.predict_copy)
+    settings |= {"method": "copy", "settings": {}}
+    looking = type("Looking", (Copy,), {"looks": True})(Settings(), Given(32))
+    read = evaluate.evaluate(settings, index, episodes, looking)
     for image in index.rows["image"]:
         (index.root / image).unlink()
-    alone = evaluation.evaluate(settings, index, episodes, evaluation.predict_copy, masks_alone=True)
+    alone = evaluate.evaluate(settings, index, episodes, Copy(Settings(), Given(32)))
     assert read[0] == alone[0]
     assert all((read[2][episode] == mask).all() for episode, mask in alone[2].items())

@@ -15,7 +15,7 @@ from cdfss.reports import catalogue, gallery, statistics
 from cdfss.reports.figures import episodes, features, filtering, rows, style, training
 
 VARIANTS = {
-    "copy": {"predictor": "copy", "title": "Copy"},
+    "copy": {"method": "copy", "title": "Copy"},
     "baseline": {"title": "Baseline"},
     "apm_s": {"title": "APM-S", "masker": "S"},
     "apm_m": {"title": "APM-M", "masker": "M", "attention": True},
@@ -271,7 +271,7 @@ def test_paired_episodes_are_on_the_same_episode(evaluated):
 
 
 def test_what_a_run_lacks_is_written_into_its_figure(evaluated):
-    lone = table_settings({"copy": {"predictor": "copy"}}, shots=[1])
+    lone = table_settings({"copy": {"method": "copy"}}, shots=[1])
     figures = [filtering.filtering(None, lone), rows.iou_by_learning_rate(None, lone)]
     figures += [rows.paired_episodes(evaluated, lone), rows.class_iou(None, lone)]
     names = (
@@ -342,6 +342,24 @@ def test_a_mask_is_tinted_inside_and_outlined():
     assert shown[10, 10].tolist() == [255, 0, 0]
     assert shown[25, 25].tolist() == [170, 55, 55]
     assert shown[0, 0].tolist() == [103, 103, 103]
+
+
+def test_the_price_is_mean_miou_against_median_seconds(evaluated):
+    lines = evaluated.copy()
+    lines.loc[lines["variant"] == "copy", "seconds"] = 0.0  # shorter than the clock shows
+    figure = rows.iou_by_seconds(lines, SETTINGS)
+    assert [axis.get_title() for axis in figure.axes] == ["1-shot", "5-shot"]
+    for axis, shot in zip(figure.axes, (1, 5)):
+        points = {bars.get_label(): bars.lines[0] for bars in axis.containers}
+        assert set(points) == {"Copy", "Baseline", "APM-S", "APM-M"}  # a rate has its own figure
+        mine = lines[(lines["variant"] == "apm_m") & (lines["shot"] == shot)]
+        miou = [metrics.mean_iou(*results.counts(m), m["class_id"]) for _, m in mine.groupby("domain")]
+        assert points["APM-M"].get_xdata()[0] == pytest.approx(mine["seconds"].median())
+        assert points["APM-M"].get_ydata()[0] == pytest.approx(100 * np.mean(miou))
+        assert points["Copy"].get_xdata()[0] > 0
+        assert points["APM-M"].get_markerfacecolor() == "white"  # needs a source model
+        assert points["Copy"].get_markerfacecolor() != "white"
+        assert axis.get_xscale() == "log"
 
 
 def test_files_open_and_are_the_same_every_time(tmp_path, measured):

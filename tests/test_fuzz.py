@@ -14,12 +14,12 @@ import torch
 from conftest import square_mask, write_picture
 from made_rows import feature_rows, row, table_settings
 
-from cdfss import CdfssError, HSNet
+from cdfss import CdfssError, HSNet, configuration
 from cdfss.backbones.network import build
 from cdfss.backbones.weights import load_imagenet
-from cdfss.configuration import schema as configuration
 from cdfss.data import episodes, index, tracking
 from cdfss.evaluation import measurement, results
+from cdfss.methods import source
 from cdfss.methods.hsnet import checkpoints
 from cdfss.methods.hsnet.training import _State
 from cdfss.reports import page, tables
@@ -131,7 +131,7 @@ READERS = {
     "features": (features_file, measurement.load),
     "predictions": (predictions_file, lambda path: results.load_predictions([path])),
     "our checkpoint": (checkpoint_file, lambda path: checkpoints.load(path, "resnet18")),
-    "identity": (checkpoint_file, checkpoints.identity),
+    "identity": (checkpoint_file, source.identity),
     "published checkpoint": (lambda f: checkpoint_file(f, True), lambda p: checkpoints.load(p, "resnet18")),
     "backbone": (weights_file, lambda path: load_imagenet(build("resnet18"), path)),
     "configuration": (configuration_file, configuration.load),

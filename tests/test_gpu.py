@@ -11,12 +11,11 @@ import pytest
 import torch
 from conftest import balanced, episode_of, small_hsnet
 from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
-from test_evaluation import settings_of
+from test_evaluation import method_of, settings_of
 
 from cdfss import adapt
 from cdfss.data import episodes
-from cdfss.evaluation import evaluate as evaluation
-from cdfss.evaluation import measurement, results
+from cdfss.evaluation import evaluate, measurement, results
 from cdfss.running.precision import precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -78,7 +77,7 @@ def files(data, tmp_path, monkeypatch):
 def evaluated(folder, device, settings, files, checkpoint, at_once):
     paths = [folder / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
     compute = {"device": device, "compile": False, "episodes_at_once": at_once}
-    evaluation.run(settings | {"shard": 0, "shards": 1}, *files, checkpoint, None, *paths, compute)
+    evaluate.run(settings | {"shard": 0, "shards": 1}, *files, checkpoint, None, *paths, compute)
     return results.load(paths[0])
 
 
@@ -101,7 +100,8 @@ def test_measuring_jobs_give_the_numbers_of_the_processor(kind, files, checkpoin
     settings |= {"episodes": 2, "radius": 0.1, "fill": "zero"}
     for device in ("cpu", "cuda"):
         path = tmp_path / f"{device}.parquet"
-        getattr(measurement, kind)(settings, *files, checkpoint, None, path, device)
+        compute = {"device": device, "compile": False}
+        getattr(measurement, kind)(settings, *files, checkpoint, None, path, compute)
     here, there = (measurement.load(tmp_path / f"{device}.parquet") for device in ("cpu", "cuda"))
     for column in ("support_information", "query_information", *(["cka"] if kind == "features" else [])):
         np.testing.assert_allclose(there[column], here[column], rtol=0.02, err_msg=column)
@@ -110,20 +110,19 @@ def test_measuring_jobs_give_the_numbers_of_the_processor(kind, files, checkpoin
 def test_a_batch_that_does_not_fit_is_halved(data, checkpoint, capsys):
     # At this size an episode takes many times the smallest piece of memory that torch asks for.
     settings = settings_of("apm_m_acpa") | {"image_size": 384}
-    model = evaluation.build_model(settings, checkpoint, None, CUDA)
-    predictor = evaluation.predict_hsnet(model, settings, CUDA)
-    whole = evaluation.evaluate(settings, *data, predictor, evaluation.BatchSize(settings, 1, CUDA))[0]
+    method = method_of(settings, checkpoint, CUDA)
+    whole = evaluate.evaluate(settings, *data, method)[0]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     begin = torch.cuda.memory_allocated()
-    evaluation.evaluate(settings, data[0], data[1].iloc[:1], predictor)
+    evaluate.evaluate(settings, data[0], data[1].iloc[:1], method)
     one = torch.cuda.max_memory_allocated() - begin
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
     try:  # room for two and a half episodes
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2.5 * one) / total)
-        at_once = evaluation.BatchSize(settings, 4, CUDA)
-        rows = evaluation.evaluate(settings, *data, predictor, at_once)[0]
+        at_once = evaluate.BatchSize(method, 4)
+        rows = evaluate.evaluate(settings, *data, method, at_once)[0]
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of memory with 4 episodes at once" in capsys.readouterr().out

@@ -7,14 +7,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_evaluation import CPU, SIZE, rows_of, settings_of
+from test_evaluation import SIZE, method_of, rows_of, settings_of
 
 from cdfss import adapt
 from cdfss.backbones.normalisation import normalise, normalised, unnormalised
 from cdfss.data import episodes
 from cdfss.evaluation import analyses, measurement
-from cdfss.evaluation import evaluate as evaluation
 from cdfss.methods.hsnet.model import COARSE
+
+COMPUTE = {"device": "cpu", "compile": False, "episodes_at_once": "auto"}
 
 
 @pytest.fixture
@@ -34,14 +35,14 @@ def pictures_of(data, episode, facts):
 def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):
     settings = settings_of("apm_m_acpa")
     path = tmp_path / "features.parquet"
-    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, "cpu")
+    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, COMPUTE)
     measured = measurement.load([path])
     assert measured["episode"].tolist() == [0, 1]
     assert json.loads(pq.read_schema(path).metadata[b"cdfss"])["settings"]["episodes"] == 2
     # The last step is what evaluation finds, step 0 insertion alone.
     rows, _ = rows_of("apm_m_acpa", checkpoint, data)
     rows = rows.set_index("episode")
-    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    model = method_of(settings, checkpoint).model
     for line, listed in zip(measured.itertuples(), data[1].iloc[[0, 1]].itertuples(), strict=True):
         assert line.step.tolist() == [0, 1, 2]
         assert line.step_intersection[-1] == rows.at[line.episode, "intersection_foreground"]
@@ -74,7 +75,7 @@ def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path
 def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoint, tmp_path):
     path = tmp_path / "features.parquet"
     settings = settings_of("baseline") | {"episodes": 100}
-    measurement.features(settings, *files, checkpoint, None, path, "cpu")
+    measurement.features(settings, *files, checkpoint, None, path, COMPUTE)
     measured = measurement.load([path])
     assert len(measured) == 4
     assert measured["amplitude_factor"].isna().all()
@@ -85,14 +86,14 @@ def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoin
 def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):
     path = tmp_path / "filtered.parquet"
     settings = settings_of("baseline") | {"episodes": 2, "radius": 0.2, "fill": "zero"}
-    measurement.filtering(settings, *files, checkpoint, None, path, "cpu")
+    measurement.filtering(settings, *files, checkpoint, None, path, COMPUTE)
     filtered = measurement.load([path])
     assert filtered.groupby("episode").size().eq(9).all()
     rows, _ = rows_of("baseline", checkpoint, data)
     plain = filtered[(filtered["amplitude"] == "all") & (filtered["phase"] == "all")].set_index("episode")
     for column in ("intersection_foreground", "union_background"):
         assert plain[column].to_dict() == rows.set_index("episode").loc[[0, 1], column].to_dict()
-    model = evaluation.build_model(settings, checkpoint, None, CPU)
+    model = method_of(settings, checkpoint).model
     facts = model.backbone.facts
     query, _, _ = pictures_of(data, data[1].iloc[0], facts)
     seen = analyses.filter_pictures(unnormalised(query[None], facts), "low", "all", 0.2, "zero")
@@ -145,6 +146,6 @@ def test_curves_over_steps_begin_at_0_and_end_at_the_last_step():
 
 
 def test_pictures_survive_normalisation(checkpoint):
-    facts = evaluation.build_model(settings_of("baseline"), checkpoint, None, CPU).backbone.facts
+    facts = method_of(settings_of("baseline"), checkpoint).model.backbone.facts
     pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(unnormalised(normalised(pictures, facts), facts), pictures, atol=1e-6)

@@ -16,7 +16,8 @@ from conftest import square_mask, write_picture
 from PIL import Image
 
 from cdfss import CdfssError
-from cdfss.configuration.schema import Data, parse
+from cdfss.configuration import parse
+from cdfss.configuration.schema import Data
 from cdfss.data import index, listing
 from cdfss.data.formats import chestxray, folder, fss1000, isic2018, pascal
 from cdfss.data.pictures import (

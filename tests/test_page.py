@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 COPY = "Copied <mask> of the support, which is a rather long title"
 VARIANTS = {
-    "copy": {"predictor": "copy", "title": COPY},
+    "copy": {"method": "copy", "title": COPY},
     "baseline": {"title": "Baseline"},
     "apm_s": {"title": "APM-S", "masker": "S"},
 }

@@ -11,12 +11,12 @@ from conftest import episode_of, small_hsnet
 from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
 from pretended import GPU, gpu
 from reference import VARIANTS
-from test_evaluation import SIZE, settings_of
+from test_evaluation import SIZE, Stand, method_of, settings_of
 
 from cdfss import CdfssError, adapt
 from cdfss.data import episodes
-from cdfss.evaluation import evaluate as evaluation
-from cdfss.evaluation import measurement, results
+from cdfss.evaluation import evaluate, measurement, results
+from cdfss.methods import calling
 from cdfss.methods.hsnet import training
 from cdfss.methods.hsnet.adaptation import Adaptation
 from cdfss.running import devices
@@ -80,6 +80,9 @@ def test_source_training_keeps_to_one_device(cache):
         assert_same(here, source_training(GPU, cache), 1e-6, 1e-5)
 
 
+COMPUTE = {"device": "cpu", "compile": False, "episodes_at_once": 3}
+
+
 @pytest.fixture
 def job(monkeypatch, data, tmp_path):
     """Runs jobs from files to files on the processor and then on the pretended GPU."""
@@ -99,12 +102,11 @@ def job(monkeypatch, data, tmp_path):
     "variant", ["baseline", "apm_m_acpa", "leave_one_out", "cumulative", "fine_tuning"]
 )
 def test_the_evaluation_job_keeps_to_one_device(variant, job, checkpoint, tmp_path):
-    compute = {"device": "cpu", "compile": False, "episodes_at_once": 3}
     settings = settings_of(variant) | {"shard": 0, "shards": 1}
 
     def call(device, index, listed):
         files = [tmp_path / device.type / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
-        evaluation.run(settings, index, listed, checkpoint, None, *files, compute)
+        evaluate.run(settings, index, listed, checkpoint, None, *files, COMPUTE)
 
     job(call)
     here, there = (results.load(tmp_path / kind / "rows.parquet") for kind in ("cpu", GPU.type))
@@ -119,7 +121,7 @@ def test_measuring_jobs_keep_to_one_device(kind, job, checkpoint, tmp_path):
 
     def call(device, index, listed):
         path = tmp_path / f"{device.type}.parquet"
-        getattr(measurement, kind)(settings, index, listed, checkpoint, None, path, "cpu")
+        getattr(measurement, kind)(settings, index, listed, checkpoint, None, path, COMPUTE)
 
     job(call)
     here, there = (measurement.load(tmp_path / f"{kind}.parquet") for kind in ("cpu", GPU.type))
@@ -149,18 +151,18 @@ def test_the_training_job_keeps_to_one_device(monkeypatch, data, tmp_path):
     pd.testing.assert_frame_equal(here, there, rtol=1e-3)
 
 
-def test_prediction_keeps_to_one_device():
-    settings = {"steps": 2, "learning_rate": 0.1}
+def test_prediction_keeps_to_one_device(checkpoint):
+    settings = settings_of("apm_m_acpa") | {"image_size": 64}
     random = np.random.RandomState(0)
     masks = np.zeros((3, 2, 64, 64), bool)
     masks[..., 10:40, 20:50] = True
     pictures = (random.randint(0, 256, (3, *k, 64, 64, 3)).astype(np.uint8) for k in ((), (2,)))
     with gpu():
-        model = small_hsnet(64, masker="S").to(GPU)
-        model.learner.requires_grad_(False)
-        predicted, losses = evaluation.predict_hsnet(model, settings, GPU)(*pictures, masks)
-    assert predicted.shape == (3, 64, 64)
-    assert losses.shape == (3, 2)
+        method = method_of(settings, checkpoint, GPU)
+        queries, supports = pictures
+        found = calling.segment("hsnet", method, supports, masks, queries)
+    assert found.masks.shape == (3, 64, 64)
+    assert found.losses.shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -178,36 +180,36 @@ def test_memory_of_a_batch_is_free_before_the_next_try(error, data, monkeypatch)
 
     held, alive = [], []
 
-    def predictor(queries, supports, masks):
-        batch = torch.zeros(len(queries), 9)
+    def segment(masks):
+        batch = torch.zeros(len(masks), 9)
         held.append(weakref.ref(batch))
-        if len(queries) > 1:
+        if len(masks) > 1:
             kind, words = error
             raise kind(words)
-        return masks[:, 0].astype(np.uint8), np.zeros((len(queries), 2))
+        return masks[:, 0]
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
     settings = settings_of("apm_m_acpa")
-    at_once = evaluation.BatchSize(settings, 1, CPU)
+    at_once = evaluate.BatchSize(Stand(segment), 1)
     at_once.number = 4
-    rows = evaluation.evaluate(settings, *data, predictor, at_once)[0]
+    rows = evaluate.evaluate(settings, *data, Stand(segment), at_once)[0]
     assert len(rows) == 4
     assert alive == [False, False]
 
 
 def test_other_errors_of_a_batch_are_not_taken_for_a_lack_of_memory(data):
-    def predictor(queries, supports, masks):
+    def fails(masks):
         raise RuntimeError("shapes differ")
 
     settings = settings_of("apm_m_acpa")
     with pytest.raises(RuntimeError, match="shapes differ"):
-        evaluation.evaluate(settings, *data, predictor, evaluation.BatchSize(settings, 1, CPU))
+        evaluate.evaluate(settings, *data, Stand(fails))
 
-    def too_large(queries, supports, masks):
+    def too_large(masks):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
 
     with pytest.raises(CdfssError, match=r"single episode \(\[enforce fail\].*use a smaller image_size"):
-        evaluation.evaluate(settings, *data, too_large, evaluation.BatchSize(settings, 1, CPU))
+        evaluate.evaluate(settings, *data, Stand(too_large))
 
 
 @pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["masker"]])

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cdfss import CdfssError
-from cdfss.configuration import schema as configuration
+from cdfss import CdfssError, configuration
+from cdfss.configuration.jobs import Jobs
 from cdfss.data import index, places, synthetic
+from cdfss.running.provenance import digest
 
 SPLITS = {"everyday": "trn", "objects": "test", "landcover": "test", "lesions": "test", "lungs": "test"}
 # Number of pictures at a scale of next to nothing; sizes of pictures; kB of the largest, least and most.
@@ -30,7 +31,7 @@ def run(folder, scale=0.0001):
 
 
 def generate(run, name, threads=1):
-    settings = run.raw_settings(name)
+    settings = Jobs(run).raw_settings(name)
     synthetic.generate(settings, places.marker(settings), threads)
     return places.home(settings) / "raw"
 
@@ -58,7 +59,7 @@ def test_pictures_are_as_many_and_as_large_as_asked_for_and_readers_take_them(na
     assert len(found) == number
     assert {Image.open(path).size for path in found} == sizes
     assert least < max(path.stat().st_size for path in found) / 1000 < most
-    settings = given.index_settings(name, SPLITS[name]) | given.place_of(name)
+    settings = Jobs(given).index_settings(name, SPLITS[name]) | Jobs(given).place_of(name)
     built = index.build(settings, tmp_path / "index.parquet", 2, lambda line: None)  # names bad files
     classes = built.rows.groupby("class_name").size()
     assert classes.min() >= 5  # enough for five shots
@@ -97,22 +98,26 @@ def test_a_scale_of_one_asks_for_the_real_numbers(tmp_path):
 def test_two_scales_and_the_demo_share_nothing(tmp_path):
     scales = (None, 0.001, 0.5, 1.0)
     runs = [run(tmp_path, scale) for scale in scales]
-    homes = [places.home(given.raw_settings("lungs")) for given in runs]
+    homes = [places.home(Jobs(given).raw_settings("lungs")) for given in runs]
     assert [home.name for home in homes] == [
         "synthetic-lungs",
         *(f"synthetic-lungs-{s}" for s in scales[1:]),
     ]
-    indexes = [given.index_settings("lungs", "test") for given in runs]
-    assert len({configuration.digest(settings) for settings in indexes}) == len(scales)
+    indexes = [Jobs(given).index_settings("lungs", "test") for given in runs]
+    assert len({digest(settings) for settings in indexes}) == len(scales)
     # Without a scale nothing says so, or finished runs would begin anew.
-    assert "scale" not in {**indexes[0], **runs[0].raw_settings("lungs"), **runs[0].place_of("lungs")}
+    assert "scale" not in {
+        **indexes[0],
+        **Jobs(runs[0]).raw_settings("lungs"),
+        **Jobs(runs[0]).place_of("lungs"),
+    }
 
 
 def test_a_data_set_that_is_not_generated_knows_no_scale():
     values = yaml.safe_load(Path("config/config.yaml").read_text())
     before, after = (configuration.parse(values | {"scale": scale}) for scale in (None, 0.1))
-    assert before.index_settings("pascal", "trn") == after.index_settings("pascal", "trn")
-    assert before.raw_settings("pascal") == after.raw_settings("pascal")
+    assert Jobs(before).index_settings("pascal", "trn") == Jobs(after).index_settings("pascal", "trn")
+    assert Jobs(before).raw_settings("pascal") == Jobs(after).raw_settings("pascal")
 
 
 def test_too_small_a_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
@@ -126,7 +131,7 @@ def test_too_small_a_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
 
 def test_what_a_killed_job_left_is_no_part_of_the_data(tmp_path):
     given = run(tmp_path)
-    left = places.home(given.raw_settings("landcover")) / "raw.partial" / "train" / "9_sat.jpg"
+    left = places.home(Jobs(given).raw_settings("landcover")) / "raw.partial" / "train" / "9_sat.jpg"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     assert len(list((generate(given, "landcover") / "train").iterdir())) == 4

@@ -1,6 +1,7 @@
 """Every number of every table, calculated again from rows by a few plain lines."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from cdfss.evaluation import measurement, results
 from cdfss.reports import tables
 
 VARIANTS = {
-    "foreground": {"predictor": "foreground"},
+    "foreground": {"method": "foreground"},
     "baseline": {"title": "Baseline"},
     "apm_s": {"title": "APM-S", "masker": "S"},
     "zero": {"title": "Zero", "masker": "S", "steps": 0, "main": False},
@@ -215,6 +216,14 @@ def test_table_6_tells_parameters_time_and_memory():
     assert line["peak_memory_mb"] == pytest.approx(max(entry["peak_memory_mb"] for entry in mine))
     assert line["parameters_added"] == 338
     assert line["episodes"] == 16
+    assert line["fit_seconds"] == pytest.approx(np.median([entry["fit_seconds"] for entry in mine]))
+    by_domain = [miou_by_hand(lines, variant="apm_s", domain=d, shot=5) for d in SETTINGS["domains"]]
+    assert line["miou"] == pytest.approx(np.mean(by_domain))
+    needs = table.numbers.set_index("variant")["needs"].to_dict()
+    assert (needs["foreground"], needs["apm_s"]) == ("nothing", "source")
+    text = "\n".join(" ".join(cells) for section in table.sections for cells in section.lines)
+    assert re.search("foreground .* no ", text)
+    assert re.search("APM-S .* yes ", text)
     assert "fast" not in set(table.numbers["variant"])
 
 
@@ -289,7 +298,7 @@ def test_tables_of_features_say_what_a_run_without_models_lacks():
 
 
 def test_without_a_baseline_there_are_no_differences():
-    settings = table_settings({"copy": {"predictor": "copy"}, "apm_s": {"masker": "S"}}, shots=[1])
+    settings = table_settings({"copy": {"method": "copy"}, "apm_s": {"masker": "S"}}, shots=[1])
     table = tables.main_table(pd.DataFrame(rows(variants=("copy", "apm_s"), shots=(1,))), settings)
     assert "gain" not in table.numbers
     assert [line[0] for line in table.sections[0].lines] == ["copy", "apm_s", "episodes"]
@@ -440,7 +449,8 @@ def test_tables_and_figures_need_no_torch():
         "cdfss.reports.tables, cdfss.reports.figures.rows, cdfss.reports.figures.features, "
         "cdfss.reports.figures.filtering, cdfss.reports.figures.training, cdfss.reports.page, "
         "cdfss.reports.gallery, cdfss.configuration.preflight, cdfss.evaluation.evaluate, "
-        "cdfss.evaluation.measurement"
+        "cdfss.evaluation.measurement, cdfss.methods.hsnet.method, cdfss.methods.ridge, "
+        "cdfss.methods.prototypes"
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

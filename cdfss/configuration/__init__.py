@@ -1,0 +1,5 @@
+"""The configuration of a run: on top of all rooms, whose settings it knows; none of them knows it."""
+
+from cdfss.configuration.reading import check_file, load, parse
+
+__all__ = ["check_file", "load", "parse"]

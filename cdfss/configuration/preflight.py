@@ -6,25 +6,27 @@ import sys
 from pathlib import Path
 
 from cdfss.backbones.facts import facts_of
+from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.schema import Configuration
 from cdfss.data import download, places, readers, tracking
 from cdfss.errors import CdfssError, again
+from cdfss.methods import known
 from cdfss.running import devices, files, provenance
 
 
-def needed_data(run: Configuration) -> list[str]:
+def needed_data(jobs: Jobs) -> list[str]:
     """Data sets that the run reads."""
-    return list(dict.fromkeys(name for name, _ in run.indexes))
+    return list(dict.fromkeys(name for name, _ in jobs.indexes))
 
 
-def missing(run: Configuration) -> list[str]:
+def missing(jobs: Jobs) -> list[str]:
     """Every data set or file that is needed, not there and not to be had without the user."""
     lines = []
-    for name in needed_data(run):
-        settings = run.place_of(name)
-        if run.data[name].synthetic is not None:
+    for name in needed_data(jobs):
+        settings = jobs.place_of(name)
+        if jobs.run.data[name].synthetic is not None:
             continue
-        if run.data[name].root is not None:
+        if jobs.run.data[name].root is not None:
             try:
                 there = places.is_there(settings)
             except CdfssError as error:
@@ -44,12 +46,13 @@ def missing(run: Configuration) -> list[str]:
             reason = str(error)
         if reason:
             lines.append(reason)
-    checkpoint = run.source.checkpoint
+    checkpoint = jobs.run.source.checkpoint
     if checkpoint is not None and not checkpoint.is_file():
         lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
-    weights = backbone_file(run) if run.models else None
-    if weights and (reason := download.backbone_obstacle(run.backbone, weights)):
-        lines.append(reason)
+    for backbone in jobs.backbones:
+        weights = weights_file(jobs.run, backbone)
+        if weights and (reason := download.backbone_obstacle(backbone, weights)):
+            lines.append(reason)
     return lines
 
 
@@ -57,7 +60,7 @@ def _complete(settings: dict) -> bool:
     return places.marker(settings).is_file()
 
 
-def problems(run: Configuration, here: bool = True, limit: int | None = None) -> list[str]:
+def problems(jobs: Jobs, here: bool = True, limit: int | None = None) -> list[str]:
     """Everything that would make a job of this run fail and can be seen now; empty if nothing.
 
     Args:
@@ -66,11 +69,11 @@ def problems(run: Configuration, here: bool = True, limit: int | None = None) ->
     """
     if here:
         try:
-            devices.wanted(run.device)
+            devices.wanted(jobs.run.device)
         except CdfssError as error:
             return [str(error)]
-        gpus = [] if run.device == "cpu" else devices.visible()
-        if run.device != "cpu" and limit is not None and limit > max(1, len(gpus)):
+        gpus = [] if jobs.run.device == "cpu" else devices.visible()
+        if jobs.run.device != "cpu" and limit is not None and limit > max(1, len(gpus)):
             if not gpus:
                 return [
                     f"--resources gpu={limit} asks for GPUs, and this machine shows none; leave it out to "
@@ -88,26 +91,28 @@ def problems(run: Configuration, here: bool = True, limit: int | None = None) ->
             language, variable = "C++", "CXX"
             compilers = ["clang++" if sys.platform == "darwin" else "g++"]
         compilers = [os.environ[variable]] if os.environ.get(variable) else compilers
-        if run.compute.compile and not any(map(shutil.which, compilers)):
+        if jobs.run.compute.compile and not any(map(shutil.which, compilers)):
             return [
                 f"compute.compile: true needs a {language} compiler, and {' or '.join(compilers)} is not "
                 f"found; install it, or set {variable} to another"
             ]
-    lines = [line for line in map(files.forbidden, (Path("results"), Path("results", run.name))) if line]
+    lines = [
+        line for line in map(files.forbidden, (Path("results"), Path("results", jobs.run.name))) if line
+    ]
     if lines:
         return [f"{lines[0]}; then run the same command again"]
-    lines = missing(run)
+    lines = missing(jobs)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
-    for name, split in run.indexes:
-        settings = run.index_settings(name, split) | run.place_of(name)
+    for name, split in jobs.indexes:
+        settings = jobs.index_settings(name, split) | jobs.place_of(name)
         # Without a root of the user's, files are only worth a look once all of them are there.
         if settings["root"] is not None or _complete(settings):
-            lines += _problems_of(run, name, split, settings)
+            lines += _problems_of(jobs, name, split, settings)
     return lines
 
 
-def _problems_of(run: Configuration, name: str, split: str, settings: dict) -> list[str]:
+def _problems_of(jobs: Jobs, name: str, split: str, settings: dict) -> list[str]:
     """A layout that no reader knows, an empty split, too few pictures, by file names alone."""
     try:
         pairs = readers.pairs_of(settings | {"split": None})
@@ -121,27 +126,27 @@ def _problems_of(run: Configuration, name: str, split: str, settings: dict) -> l
             sizes[pair.class_name] = sizes.get(pair.class_name, 0) + 1
     if not sizes:
         there = ", ".join(sorted({pair.split for pair in pairs})) or "none"
-        domain = run.domains.get(name)
+        domain = jobs.run.domains.get(name)
         key = f"domains.{name}.split" if domain and domain.split == split else "source.validation.split"
         return [f"{key} is {split!r}; the splits of {name} are {there}"]
-    if name not in run.domains or run.domains[name].split != split:
+    if name not in jobs.run.domains or jobs.run.domains[name].split != split:
         return []
-    least = max([2, *run.shots])
+    least = max([2, *jobs.run.shots])
     small = [f"{c} ({n})" for c, n in sizes.items() if n < least]
     if small:
         return [
-            f"shots is {run.shots}: classes of {name} must have at least {least} pictures, too few have "
-            f"{', '.join(small[:10])}; allowed for {name} are shots up to {min(sizes.values())}"
+            f"shots is {jobs.run.shots}: classes of {name} must have at least {least} pictures, too few "
+            f"have {', '.join(small[:10])}; allowed for {name} are shots up to {min(sizes.values())}"
         ]
-    if settings["format"] == "fss1000" and run.domains[name].episodes > sum(sizes.values()):
+    if settings["format"] == "fss1000" and jobs.run.domains[name].episodes > sum(sizes.values()):
         return [
-            f"domains.{name}.episodes is {run.domains[name].episodes}; split {split!r} has "
+            f"domains.{name}.episodes is {jobs.run.domains[name].episodes}; split {split!r} has "
             f"{sum(sizes.values())} pictures and each is a query once, so at most that many"
         ]
     return []
 
 
-def warnings(run: Configuration, gpus: int, limit: int | None) -> list[str]:
+def warnings(jobs: Jobs, gpus: int, limit: int | None) -> list[str]:
     """What the user should know about a plan before it runs.
 
     Args:
@@ -149,11 +154,11 @@ def warnings(run: Configuration, gpus: int, limit: int | None) -> list[str]:
         limit: GPUs that jobs may use at once, `--resources gpu=N`.
     """
     lines, there = [], len(devices.visible())
-    if not gpus and run.device == "auto":
+    if not gpus and jobs.run.device == "auto":
         lines.append(f"device: auto: {devices.no_gpu()}; training and evaluation use the processor")
     if gpus and limit is not None and limit < there:
         lines.append(f"{limit} of {there} GPUs will be in use at once; --resources gpu={there} uses all")
-    lines += [f"missing: {line}" for line in missing(run)]
+    lines += [f"missing: {line}" for line in missing(jobs)]
     return lines
 
 
@@ -166,36 +171,52 @@ def older_code(folder: str | Path) -> list[str]:
     Args:
         folder: results of the run.
     """
-    rules = {
-        "rows": "evaluate",
-        "rows without a model": "evaluate_trivial",
-        "measurements": "features filtering",
-        "training": "source",
-    }
     files = [
         file for part in ("rows", "analysis") for file in sorted(Path(folder, part).rglob("*.parquet"))
     ]
     files = files[:: -(-len(files) // SEEN) or 1] + list(Path(folder, "source").glob("history.parquet"))
-    older: dict[str, int] = {}
+    older: dict[tuple, int] = {}
     for file in files:
         try:
             found = provenance.facts(provenance.read_schema(file))
         except CdfssError:
             continue  # the job that reads it says so
-        kind = found.get("kind", "rows")
-        if kind in rules and found.get("code") != provenance.code(kind):
-            older[kind] = older.get(kind, 0) + 1
+        if _is_of_now(found):
+            continue
+        key = (found.get("kind", "rows"), found.get("method"))
+        older[key] = older.get(key, 0) + 1
     if not older:
         return []
-    named = ", ".join(f"{number} of {kind}" for kind, number in older.items())
+    named = ", ".join(
+        f"{number} of {kind}{f' of {method}' if method and kind == 'rows' else ''}"
+        for (kind, method), number in older.items()
+    )
     return [
         f"{folder} holds results of another version of cdfss than this one ({named}). They are not made "
         "again by themselves, and tables refuse to mix them with new ones. To make them anew, "
-        + again(*(rules[kind] for kind in older))
+        + again(*dict.fromkeys(_rules_of(*key) for key in older))
     ]
 
 
-def stale_indexes(run: Configuration, index_file, pictures_of) -> list[str]:
+def _is_of_now(found: dict) -> bool:
+    """Whether a file's facts name the code that would make it now."""
+    modules, method = provenance.CODE.get(found.get("kind")), found.get("method")
+    if modules is None or found.get("code") != provenance.code(*modules):
+        return False
+    # A user's own method is among the settings of its jobs, which run again.
+    return method not in known.METHODS or found.get("method_code") == known.code_of(method)
+
+
+def _rules_of(kind: str, method: str | None) -> str:
+    if kind in ("measurements", "training"):
+        return {"measurements": "features filtering", "training": "source"}[kind]
+    light = kind == "rows without a model" or (
+        method in known.METHODS and known.find(method).needs == "nothing"
+    )
+    return "evaluate_on_processor" if light else "evaluate"
+
+
+def stale_indexes(jobs: Jobs, index_file, pictures_of) -> list[str]:
     """Indexes whose pictures have changed since, and what to do should the plan not know it.
 
     Snakemake remembers with what a job has run in a folder of its own, which may be deleted or older.
@@ -207,12 +228,12 @@ def stale_indexes(run: Configuration, index_file, pictures_of) -> list[str]:
     return [
         f"pictures of {data} ({split}) have changed since they were indexed. If the plan holds no job "
         f"`index`, {again('index')}"
-        for data, split in run.indexes
+        for data, split in jobs.indexes
         if tracking.recorded(index_file(data, split)) not in (None, pictures_of(data, split)[1])
     ]
 
 
-def backbone_file(run: Configuration) -> str | None:
-    """Path of the backbone's published weights, or None where they are an installed package."""
-    weights = facts_of(run.backbone).weights
+def weights_file(run: Configuration, backbone: str) -> str | None:
+    """Path of a backbone's published weights, or None where they are an installed package."""
+    weights = facts_of(backbone).weights
     return None if weights is None else f"{run.folder}/backbones/{weights}"

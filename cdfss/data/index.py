@@ -137,7 +137,7 @@ class Index:
         if found.empty:
             raise CdfssError(
                 f"{self.name}: the index has no picture {image} of class {class_id}, which rows name; they "
-                f"are of other data. To make them anew, {again('evaluate', 'evaluate_trivial', 'features')}"
+                f"are of other data. To make them anew, {again('evaluate', 'evaluate_on_processor', 'features')}"
             )
         return found.iloc[0]
 
@@ -317,7 +317,9 @@ def _prepare(
     marker = "complete.json"
     made_from = {
         "files": None if files is None else tracking.digest(files),
-        "code": provenance.code("preparation"),
+        "code": provenance.code(
+            "data.formats.deepglobe", "data.formats.pascal", "data.listing", "data.pictures"
+        ),
     }
     try:
         known = json.loads((root / marker).read_text("utf-8"))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cdfss.errors import CdfssError
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane, correlate
-from cdfss.running.precision import float32_product
+from cdfss.methods.hsnet.information import correlations, mean_of_pairs
 
 PAIRED = 128  # channels, 8,128 pairs
 BINS = 10  # of a channel's values; the paper does not state its estimator
@@ -70,13 +70,6 @@ def some_channels(maps: Tensor) -> Tensor:
     return maps[torch.arange(number, device=maps.device) * channels // number].flatten(1).float()
 
 
-def mean_of_pairs(matrix: Tensor) -> Tensor:
-    """Mean of symmetric matrices (..., c, c) without the diagonal, (...); nan for a single channel."""
-    channels = matrix.shape[-1]
-    own = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return (matrix.sum((-2, -1)) - own) / (channels * (channels - 1))
-
-
 def mutual_information(maps: Tensor, bins: int = BINS) -> float:
     """Mean mutual information of two channels, in nats (paper tables 1 and 6).
 
@@ -127,35 +120,6 @@ def _information(values: Tensor, bins: int) -> float:
     entropies = -torch.xlogy(joint, joint).sum((1, 3))  # on the diagonal those of single channels
     single = entropies.diagonal()
     return float(mean_of_pairs(single[:, None] + single - entropies))
-
-
-def gaussian_information(maps: Tensor) -> Tensor:
-    """Mean mutual information of two channels if they were jointly normal, in nats; has gradients.
-
-    -log(1 - r²) / 2 for their correlation r over the positions, the mean over all pairs: the loss
-    that paper table 5 compares with, whose form the paper does not state.
-
-    Args:
-        maps: (..., C, h, w).
-
-    Returns:
-        (...).
-    """
-    squared = correlations(maps.flatten(-2)).square().clamp(max=0.9999)
-    return mean_of_pairs(-torch.log1p(-squared) / 2)
-
-
-def correlations(values: Tensor) -> Tensor:
-    """Correlation of every two of c channels over n positions, (..., c, n) -> (..., c, c).
-
-    0 where a channel is constant, that is where it varies by no more than rounding.
-    """
-    values = values.float()
-    centred = values - values.mean(-1, keepdim=True)
-    length = centred.norm(dim=-1, keepdim=True)
-    rounding = 1e-6 * values.norm(dim=-1, keepdim=True)
-    unit = centred / length.clamp(min=torch.finfo(torch.float32).tiny) * (length > rounding)
-    return float32_product(unit, unit.mT)
 
 
 def correlation_histogram(maps: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ tuned, after APM and ACPA, of the whole picture. (In the model the support mask 
 two.) FILTERED, nine rows an episode: the source model on pictures filtered in nine ways.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -156,27 +157,24 @@ def steps_to_show(steps: int) -> list[int]:
     return sorted({*shown, steps})
 
 
-def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
-    """The job that measures the features of one variant on one domain.
+def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
+    """The job that measures the features of one variant of HSNet on one domain.
 
     Args:
-        settings: `Configuration.analysis_settings`.
+        settings: `Jobs.analysis_settings`.
         path: of the file to write, with the columns of FEATURES.
-        device: the configured one, "auto", "cpu" or "cuda".
+        compute: `Jobs.compute_settings`.
     """
-    from cdfss.evaluation.evaluate import ADAPTATION_KEYS
 
-    how = {key: settings[key] for key in ADAPTATION_KEYS if key in settings}
-
-    def measure(model, pictures):
+    def measure(method, pictures):
         from cdfss.methods.hsnet.adaptation import Adaptation
 
         query, support, masks, truth, void = pictures
-        rate = settings["learning_rate"] or 0.0
-        adaptation = Adaptation(model, support, masks, rate, **how)
-        shown = steps_to_show(settings["steps"])
+        steps = method.settings.steps_taken
+        adaptation = Adaptation(method.model, support, masks, **method.tuning)
+        shown = steps_to_show(steps)
         counted = []
-        for step in range(settings["steps"] + 1):
+        for step in range(steps + 1):
             if step:
                 adaptation.step()
             if step in shown:
@@ -193,30 +191,31 @@ def features(settings: dict, index_path, episodes_path, checkpoint, weights, pat
         ]
 
     _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, device, measure, FEATURES, path
+        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FEATURES, path
     )
 
 
-def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, device: str) -> None:
+def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
     """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
 
     Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
     lies outside 0..1 stays there.
 
     Args:
-        settings: `Configuration.filtering_settings`.
+        settings: `Jobs.filtering_settings`.
         path: of the file to write, with the columns of FILTERED: nine rows an episode.
-        device: the configured one, "auto", "cpu" or "cuda".
+        compute: `Jobs.compute_settings`.
     """
 
-    def measure(model, pictures):
+    def measure(method, pictures):
         from cdfss.backbones.normalisation import normalised, unnormalised
         from cdfss.evaluation import analyses
         from cdfss.methods.hsnet.adaptation import Adaptation
         from cdfss.methods.hsnet.model import COARSE
 
         query, support, masks, truth, void = pictures
-        facts, rows = model.backbone.facts, []
+        model, rows = method.model, []
+        facts = model.backbone.facts
         for amplitude in analyses.BANDS:
             for phase in analyses.BANDS:
                 bands = (amplitude, phase, settings["radius"], settings["fill"])
@@ -240,7 +239,7 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
         return rows
 
     _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, device, measure, FILTERED, path
+        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FILTERED, path
     )
 
 
@@ -299,20 +298,21 @@ def _information(support_maps, query_maps) -> dict:
         }
 
 
-def _every_episode(settings, index_path, episodes_path, checkpoint, weights, device, measure, schema, path):
+def _every_episode(
+    settings, index_path, episodes_path, checkpoint, weights, compute, measure, schema, path
+):
     """Rows of `measure` for episodes of a list, written to `path`.
 
-    `measure` takes the model and the pictures of an episode on the model's device: query (3, S, S),
-    supports (k, 3, S, S), their masks (k, S, S), the query's truth and void (S, S) in NumPy.
+    `measure` takes the method, `cdfss.methods.hsnet`, and the pictures of an episode on its device: query
+    (3, S, S), supports (k, 3, S, S), their masks (k, S, S), the query's truth and void (S, S) in NumPy.
     """
     import torch
 
     from cdfss.backbones.normalisation import normalise
     from cdfss.data import episodes
     from cdfss.data import index as indexes
-    from cdfss.evaluation.evaluate import build_model, origin, origin_of_model
-    from cdfss.running import devices
-    from cdfss.running.precision import precision
+    from cdfss.evaluation.evaluate import given_of, origin, origin_of_given
+    from cdfss.methods import calling
     from cdfss.running.progress import Progress
 
     index = indexes.load(index_path)
@@ -320,22 +320,22 @@ def _every_episode(settings, index_path, episodes_path, checkpoint, weights, dev
     listed = of_every_class(whole, settings["episodes"])
     progress = Progress(f"{settings['domain']}: episodes measured", len(listed))
     rows = []
-    with devices.device(device) as chosen, precision(settings["precision"], chosen):
-        facts = origin(settings, index, whole, "measurements") | origin_of_model(
-            settings, checkpoint, weights, chosen
-        )
-        model = build_model(settings, checkpoint, weights, chosen)
+    with ExitStack() as stack:
+        given = given_of(settings, checkpoint, weights, compute | {"compile": False}, stack)
+        facts = origin(settings, index, whole, "measurements")
+        facts |= origin_of_given(given, settings["precision"])
+        method = calling.build(settings["method"], settings["settings"], given)
         for episode in listed.itertuples():
             numbers = (episode.query_row, *episode.support_rows)
             read = [index.read(index.rows.loc[number], settings["image_size"]) for number in numbers]
-            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(chosen)
-            images = normalise(images, model.backbone.facts)
-            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(chosen)
+            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(given.device)
+            images = normalise(images, method.model.backbone.facts)
+            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(given.device)
             _, truth, void = read[0]
             of_list = {key: getattr(episode, key) for key in ("episode", "class_id", "class_name", "query")}
             of_list |= {key: settings[key] for key in ("domain", "shot", "seed")}
             of_list["supports"] = list(episode.supports)
-            for row in measure(model, (images[0], images[1:], masks, truth, void)):
+            for row in measure(method, (images[0], images[1:], masks, truth, void)):
                 rows.append({**of_list, **row})
             progress.step()
     results.save(rows, path, facts, schema)

@@ -41,7 +41,9 @@ KEY = ["domain", "variant", "shot", "seed", "episode"]
 COST = pa.schema(
     [
         *(SCHEMA.field(name) for name in KEY),
-        ("seconds", pa.float64()),  # adaptation and prediction
+        ("seconds", pa.float64()),  # of both that follow
+        ("fit_seconds", pa.float64()),  # to the supports
+        ("predict_seconds", pa.float64()),  # of the query
         ("peak_memory_mb", pa.float32()),  # of the job so far: the GPU's, or the process's
         ("device", pa.string()),  # cpu, or the GPU's name
     ]
@@ -93,7 +95,7 @@ def load(paths) -> pd.DataFrame:
         if lacks:
             raise CdfssError(
                 f"{file} has no column {', '.join(lacks)}: it was made by an older version of cdfss. To "
-                f"make the rows anew, {again('evaluate', 'evaluate_trivial')}"
+                f"make the rows anew, {again('evaluate', 'evaluate_on_processor')}"
             )
         # Rows of version 0.1 hold what is in files of its own now.
         tables.append(table.select(SCHEMA.names).replace_schema_metadata())
@@ -131,14 +133,16 @@ def with_cost(rows: pd.DataFrame, paths) -> pd.DataFrame:
     Raises:
         CdfssError: when they are of other episodes.
     """
-    cost = pa.concat_tables(provenance.read_table(p).replace_schema_metadata() for p in paths).to_pandas()
+    tables = [provenance.read_table(path).replace_schema_metadata() for path in paths]
+    # Version 0.1 did not tell fit from prediction: there both are unknown.
+    cost = pa.concat_tables(tables, promote_options="default").to_pandas().reindex(columns=COST.names)
     both = rows.merge(cost, on=KEY, how="left", validate="one_to_one")
     lacking = both[both["seconds"].isna()]
     if len(lacking):
         first = ", ".join(str(lacking.iloc[0][key]) for key in KEY)
         raise CdfssError(
             f"{len(lacking)} rows have no seconds, first {first}; their files in cost/ are of other "
-            f"episodes. To make both anew, {again('evaluate', 'evaluate_trivial')}"
+            f"episodes. To make both anew, {again('evaluate', 'evaluate_on_processor')}"
         )
     return both
 
@@ -153,7 +157,7 @@ def facts(path: str | Path) -> dict:
     if not found:
         raise CdfssError(
             f"{path} does not say what it was made from: it was made by an older version of cdfss. To "
-            f"make it anew, {again('evaluate', 'evaluate_trivial')}"
+            f"make it anew, {again('evaluate', 'evaluate_on_processor')}"
         )
     return found
 

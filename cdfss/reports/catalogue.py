@@ -10,8 +10,9 @@ class Entry:
     Attributes:
         title: content first.
         paper: what of the paper it corresponds to; empty for ours.
-        needs: what it is made from: keys of `Configuration.shown` (rows of those variants),
-            "features" and "filtered" (measurements), "index" (to read pictures).
+        needs: what it is made from: keys of `Shown.by_subject` (rows of those variants,
+            where "cost" brings seconds besides), "features" and "filtered" (measurements), "index" (to
+            read pictures).
         caption: what is shown, and how it is to be read.
     """
 
@@ -40,7 +41,19 @@ TABLES = {
     ),
     4: Entry("Distance of support and query features, 1 − CKA", "table 7", ("features",)),
     5: Entry("mIoU against full fine-tuning and a mutual-information loss", "table 5", ("alternatives",)),
-    6: Entry("Parameters, time and memory of each variant", "", ("cost",)),
+    6: Entry("What each variant costs: mIoU, source training, parameters, time and memory", "", ("cost",)),
+}
+# What a variant is, for the tables that are about one kind.
+KINDS = {
+    "trivial": "predictors without a model",
+    "baseline": "the source model as it is",
+    "inserted": "modules inserted, not tuned",
+    "attention": "ACPA alone, tuned",
+    "modules": "modules tuned in every episode",
+    "cumulative": "modules tuned through the list, no reset",
+    "fine_tuning": "learner or backbone tuned",
+    "information": "mutual information in the loss",
+    "other": "other methods",
 }
 ONE_LIST = "The first of `shots` and of `seeds`."
 FIGURES = {
@@ -109,6 +122,14 @@ FIGURES = {
         "main variant's rate, which the paper sets by hand for each domain. The first of `shots`, all "
         "`seeds`.",
     ),
+    "iou_by_seconds": Entry(
+        "mIoU against seconds an episode",
+        "",
+        ("cost",),
+        "Mean over the domains against the median of the seconds that an episode takes, fitting and "
+        "prediction, log scale. Filled: needs no source training; open: needs it. Bars: 95 % intervals. "
+        "The source training's own time is not in it; other jobs may have shared the machine. All `seeds`.",
+    ),
     "class_iou": Entry(
         "IoU of each class",
         "",
@@ -129,7 +150,7 @@ EPISODE_GRID = Entry(
     "figure 5",
     (),
     "Worst, median and best episode by the first variant's IoU, not chosen by hand: first support with "
-    "its mask, query with ground truth, prediction of each main variant with a model. The first "
+    "its mask, query with ground truth, prediction of each main variant that looks at pictures. The first "
     "of `seeds`.",
 )
 TRAINING_HISTORY = Entry(

@@ -362,6 +362,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def wait_for(device) -> None:
+    """Wait until a torch device has done what it was told; None and a processor always have."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def peak_memory_mb(kind: str) -> float:
     """Most memory in MB so far: on "cuda" what torch has allocated, else what the process has held."""
     if kind == "cuda":

@@ -20,34 +20,15 @@ import pyarrow.parquet as pq
 from cdfss.errors import CdfssError
 
 PACKAGE = Path(__file__).parents[1]
-# Modules that decide the numbers of evaluation rows, and of measurements besides. What made pictures,
-# lists and checkpoints is not among them: these are compared by their content.
-ROWS = (
-    "methods.hsnet.adaptation",
-    "evaluation.analyses",
-    "backbones.facts",
-    "backbones.network",
-    "backbones.timm",
-    "backbones.torchvision",
-    "backbones.weights",
-    "methods.hsnet.checkpoints",
-    "methods.hsnet.convolution4d",
-    "data.pictures",
-    "evaluation.evaluate",
-    "methods.frequency",
-    "methods.hsnet.model",
-    "methods.hsnet.hypercorrelation",
-    "data.metrics",
-    "backbones.normalisation",
-    "running.precision",
-)
-CODE = {
-    "preparation": ("data.formats.deepglobe", "data.listing", "data.formats.pascal", "data.pictures"),
-    "rows": ROWS,
-    "rows without a model": ("data.pictures", "evaluation.evaluate", "data.metrics"),
-    "measurements": (*ROWS, "evaluation.measurement"),
-    "training": (*ROWS, "methods.hsnet.training", "data.episodes"),
+# Rooms and modules that decide numbers wherever they are used. What made pictures, lists and checkpoints
+# is not among them: these are compared by their content.
+DECIDING = ("backbones", "data.metrics", "data.pictures", "methods", "running.precision")
+CODE = {  # modules that make each kind of file; rows are by a method besides
+    "rows": ("evaluation.evaluate", "data.pictures"),
+    "measurements": ("evaluation.measurement", "evaluation.analyses", "data.pictures"),
+    "training": ("methods.hsnet.training", "data.episodes", "data.pictures"),
 }
+LISTS = ("methods.known", "methods.own")  # but for what only says which there are
 
 
 def digest(values) -> str:
@@ -56,15 +37,46 @@ def digest(values) -> str:
 
 
 @cache
-def code(kind: str) -> str:
-    """16 hexadecimal digits that stand for the code of a kind of CODE.
+def code(*modules: str) -> str:
+    """16 hexadecimal digits that stand for modules of this package, and for all of DECIDING that they use.
 
     Comments, docstrings and layout do not count, nor does the version of Python.
+
+    Args:
+        modules: such as "evaluation.evaluate".
     """
-    parts = {
-        module: _meaning((PACKAGE / f"{module.replace('.', '/')}.py").read_bytes()) for module in CODE[kind]
-    }
-    return digest(parts)
+    found: dict[str, list] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in found or not (file := _file_of(module)):
+            continue
+        found[module], imported = _code_of(file)
+        waiting += [name for name in imported if decides(name)]
+    return digest(found)
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of this package; none for what a module holds, or for a folder."""
+    file = PACKAGE / f"{module.replace('.', '/')}.py"
+    return file if file.is_file() else None
+
+
+def decides(module: str) -> bool:
+    """Whether a module of this package decides numbers wherever it is used."""
+    return module not in LISTS and any(f"{module}.".startswith(f"{name}.") for name in DECIDING)
+
+
+@cache
+def _code_of(file: Path) -> tuple[list, list[str]]:
+    """What a module does, and the modules of this package that it imports, anywhere in it."""
+    source = file.read_bytes()
+    imported = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            base = node.module.removeprefix(PACKAGE.name).lstrip(".")
+            imported += [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+    return _meaning(source), imported
 
 
 def _meaning(source: bytes) -> list:
@@ -239,11 +251,23 @@ def _of_list(found: dict):
     return [(place, found.get("episodes", ""))]
 
 
-def _of_model(key: str):
-    def values(found):
-        return [("", _settings(found).get(key, found.get(key, "")))] if "checkpoint" in found else []
+def _of_source(value_of):
+    """A value of files that a source-trained model was needed for."""
+    return lambda found: [("", value_of(found))] if "checkpoint" in found else []
 
-    return values
+
+def _of_weights(found: dict):
+    backbone = _settings(found).get("backbone")
+    return [(f"{backbone}", found.get("weights", ""))] if backbone else []
+
+
+def _of_method(found: dict):
+    return [(found["method"], found["method_code"])] if "method" in found else []
+
+
+def _of_precision(found: dict):
+    precision = _settings(found).get("precision")
+    return [("", precision)] if precision else []
 
 
 def _of_device(found: dict):
@@ -260,14 +284,15 @@ def _of_variant(found: dict):
 _COMPARED = {
     "pictures": _of_domain("index"),
     "episode lists": _of_list,
-    "source models": _of_model("checkpoint"),
+    "source models": _of_source(lambda found: found["checkpoint"]),
     "image sizes": lambda found: [("", str(_settings(found).get("image_size", "")))],
-    "precisions": _of_model("precision"),
-    "backbones": _of_model("backbone"),
-    "ImageNet weights": _of_model("weights"),
+    "precisions": _of_precision,
+    "backbones": _of_source(lambda found: _settings(found).get("backbone", "")),
+    "ImageNet weights": _of_weights,
     "devices, which do not round alike in this precision,": _of_device,
     "settings": _of_variant,
     "versions of the code": lambda found: [(found.get("kind", ""), found.get("code", ""))],
+    "versions of the method": _of_method,
 }
 
 
@@ -303,6 +328,8 @@ def summary(paths: Iterable[str | Path], **more) -> dict:
             collected.setdefault("pictures", set()).add(f"{_settings(found)['domain']} {found['index']}")
         if "code" in found:
             collected.setdefault("code", set()).add(f"{found.get('kind', '')} {found['code']}")
+        if "method" in found:
+            collected.setdefault("methods", set()).add(f"{found['method']} {found['method_code']}")
         # Into how many jobs a list was split is no matter of its numbers.
         settings = {key: value for key, value in _settings(found).items() if key not in ("shard", "shards")}
         collected.setdefault("settings", set()).add(digest(settings))
@@ -320,9 +347,9 @@ def summaries_must_agree(by_file: dict[str | Path, dict]) -> None:
     singular: dict[str, dict] = {}
     for file, origin in by_file.items():
         made_from = origin.get("made from", {})
-        for key in ("pictures", "code", "checkpoint of rows"):
+        for key in ("pictures", "code", "methods", "checkpoint of rows"):
             for value in made_from.get(key, []):
-                # "lungs 1a2b": of each domain, and of each kind of code, there is one.
+                # "lungs 1a2b": of each domain, kind of code and method there is one.
                 place, _, stamp = value.rpartition(" ")
                 singular.setdefault(f"{key} {place}".strip(), {}).setdefault(stamp, []).append(Path(file))
     for what, by_value in singular.items():

@@ -53,8 +53,8 @@ domains:
 adaptation: {steps: 2, learning_rate: 3.0}
 analysis: {episodes: 2}
 variants:
-  foreground: {predictor: foreground}
-  copy: {predictor: copy}
+  foreground: {method: foreground}
+  copy: {method: copy}
   baseline: {}
   apm_s_acpa: {masker: S, attention: true}
 """
@@ -69,7 +69,7 @@ STAGES = {
     "download": r"^download\.py",
     "preparation": r"^index\.py .*landcover",  # cuts tiles
     "training": r"^source\.py",
-    "evaluation": r"^evaluate\.py",
+    "evaluation": r"^evaluate\.py .*-(baseline|apm_s_acpa)-",  # not those of predictors without a model
     "measurement": r"^measure_",
     "tables": r"^table\.py",
     "page": r"^page\.py",
@@ -319,20 +319,24 @@ def contents(folder) -> dict:
     """All results by path, and all data, so that two runs can be compared.
 
     The bytes, but for what differs by nature and is taken out: seconds and memory in `cost` and
-    table 6, on the page the whole table 6; where a data set lies and the times of its files.
+    table 6, the figure of seconds, on the page the whole table 6; where a data set lies and the times of
+    its files.
     """
     found = {}
     for path in results(folder):
         name = path.relative_to(folder).as_posix()
         if "/cost/" in name:
-            frame = pd.read_parquet(path).drop(columns=["seconds", "peak_memory_mb"])
+            frame = pd.read_parquet(path)
+            frame = frame.drop(columns=[c for c in frame if c.endswith("seconds") or c == "peak_memory_mb"])
             found[name] = frame.to_csv(), pq.read_schema(path).metadata[b"cdfss"]
         elif path.name == "table6.csv":
-            columns = ("seconds", "factor", "peak_memory")
+            columns = ("seconds", "fit_seconds", "predict_seconds", "factor", "peak_memory")
             frame = pd.read_csv(path)
             found[name] = frame.drop(columns=[c for c in frame if c.startswith(columns)]).to_csv()
         elif path.name.startswith("table6.") and path.suffix != ".json":
             found[name] = re.sub(r"[-:\s]+", " ", re.sub(r"\d[\d.,e+-]*", "#", path.read_text()))
+        elif path.stem == "iou_by_seconds":
+            found[name] = path.suffix
         elif path.name == "index.html":
             found[name] = re.sub(
                 r'<article class="table" id="table6".*?</article>', "", path.read_text(), flags=re.S

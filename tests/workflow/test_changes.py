@@ -55,7 +55,7 @@ def test_edited_pictures_are_noticed_and_all_rows_of_them_are_made_again(project
     before = table(project)
     invert(project)
     jobs = project.jobs("--configfile", finished)
-    assert (jobs["index"], jobs["episodes"], jobs["evaluate_trivial"]) == (1, 1, 2)
+    assert (jobs["index"], jobs["episodes"], jobs["evaluate_on_processor"]) == (1, 1, 2)
     assert "generate" not in jobs
     project.run("--cores", "2", "--configfile", finished)
     after = table(project)
@@ -85,7 +85,7 @@ def test_a_job_that_failed_is_not_forgotten(project, finished):
     assert (table(project) != before).all()
     assert project.jobs("--configfile", finished) == {}
     # Nor are evaluations, of which a single table is asked for.
-    script = project.folder / "workflow" / "scripts" / "evaluate_trivial.py"
+    script = project.folder / "workflow" / "scripts" / "evaluate.py"
     works = script.read_text()
     more = project.write("more.yaml", SMALL.replace("episodes: 4", "episodes: 9"))
     script.write_text("raise SystemExit(1)\n")
@@ -142,9 +142,9 @@ def test_touched_and_copied_pictures_run_nothing(project, finished):
     assert project.jobs("--configfile", name) == {}
     # Nor does a new row find other pictures than the old ones did.
     values = yaml.safe_load((project.folder / name).read_text())
-    values["variants"]["again"] = {"predictor": "copy"}
+    values["variants"]["again"] = {"method": "copy"}
     project.write(name, yaml.safe_dump(values, sort_keys=False))
-    assert project.jobs("--configfile", name)["evaluate_trivial"] == 1
+    assert project.jobs("--configfile", name)["evaluate_on_processor"] == 1
     project.run("--cores", "2", "--configfile", name)
     after = table(project)
     assert after["again", "mine"] == after["copy", "mine"]
@@ -169,33 +169,36 @@ def test_a_table_refuses_rows_of_other_pictures_and_says_which_to_make_again(pro
 
 def test_changed_code_is_said_and_runs_nothing_by_itself(project, finished):
     assert "another version of cdfss" not in project.run("-n", "--configfile", finished)
-    code = project.folder / "cdfss" / "metrics.py"
+    code = project.folder / "cdfss" / "data" / "metrics.py"
     code.write_text(code.read_text() + "\n# a comment is no change\n")
     assert "another version of cdfss" not in project.run("-n", "--configfile", finished)
     code.write_text(code.read_text().replace("for label in (0, 1):", "for label in range(2):"))
     output = project.run("-n", "--configfile", finished)
     assert "Nothing to be done" in output
-    assert "results of another version of cdfss than this one (2 of rows without a model)" in output
-    assert "run the same command again with -R evaluate_trivial" in output
+    assert (
+        "results of another version of cdfss than this one (1 of rows of copy, 1 of rows of foreground)"
+        in output
+    )
+    assert "run the same command again with -R evaluate_on_processor" in output
     # Rows of both versions are not mixed.
     (project.folder / ROWS.format("copy")).unlink()
     output = project.run("--cores", "2", "--configfile", finished, check=False)
-    assert "versions of the code of rows without a model differ" in output
+    assert "versions of the code of rows differ" in output
     assert ROWS.format("foreground") in output[output.index("The older 1:") :]
-    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_trivial")
+    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_on_processor")
     assert "another version of cdfss" not in project.run("-n", "--configfile", finished)
 
 
 def contents(project):
     """Bytes of all results that hold no seconds, by path."""
     folder = project.folder / "results"
-    apart = ("cost", "logs", "benchmarks")  # and what shows them: table 6 and the page
+    apart = ("cost", "logs", "benchmarks")  # and what shows them: table 6, a figure and the page
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and not {*path.relative_to(folder).parts} & {*apart}
-        and not path.name.startswith(("table6", "index.html"))
+        and not path.name.startswith(("table6", "iou_by_seconds", "index.html"))
         and not path.name.endswith(".files.parquet")
     }
 

@@ -29,8 +29,8 @@ domains:
   mine: {episodes: 4}
 adaptation: {steps: 1, learning_rate: 0.01}
 variants:
-  copy: {predictor: copy}
-  foreground: {predictor: foreground}
+  copy: {method: copy}
+  foreground: {method: foreground}
 """
 
 
@@ -53,18 +53,18 @@ def test_the_papers_run_is_planned_with_nothing_there(project):
     # Of the processor, for a busy machine is none of the plan's fault.
     seconds = after.children_user + after.children_system
     assert seconds - before.children_user - before.children_system < 30
-    assert jobs["evaluate"] == 4 * 5 * 2
-    assert jobs["evaluate_trivial"] == 4 * 2 * 2
+    assert jobs["evaluate"] == 4 * 7 * 2
+    assert jobs["evaluate_on_processor"] == 4 * 2 * 2
     assert jobs["episodes"] == 4 * 2
     assert (jobs["download"], jobs["index"]) == (5, 6)  # FSS-1000's test and validation split
     assert jobs["source"] == jobs["backbone"] == jobs["page"] == 1
-    assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (6, 10, 8)
+    assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (6, 11, 8)
     assert (jobs["features"], jobs["filtering"]) == (4 * 5, 4)
     jobs = project.jobs("results/table1.md")
-    assert (jobs["evaluate"], jobs["table"]) == (40, 1)
+    assert (jobs["evaluate"], jobs["table"]) == (56, 1)
     assert {"features", "filtering", "figure"}.isdisjoint(jobs)
     assert "evaluate" not in project.jobs("results/table3.md")
-    assert project.jobs("--cores", "8", "--resources", "gpu=2")["evaluate"] == 40
+    assert project.jobs("--cores", "8", "--resources", "gpu=2")["evaluate"] == 56
     assert not (project.folder / "data").exists()
 
 
@@ -75,17 +75,17 @@ def test_every_shipped_configuration_is_planned(project):
 
 def test_a_file_without_a_name_adds_to_the_papers_run(project):
     jobs = project.jobs("--configfile", "config/extended.yaml")
-    assert jobs["evaluate"] == 4 * 2 * (5 + 21)
-    assert jobs["evaluate_trivial"] == 4 * 2 * 2
+    assert jobs["evaluate"] == 4 * 2 * (7 + 21)
+    assert jobs["evaluate_on_processor"] == 4 * 2 * 2
     assert jobs["features"] == 4 * 5
     assert jobs["source"] == 1
     # Table 1 and the figures of features are about the main variants alone.
     jobs = project.jobs("results/table1.md", "--configfile", "config/extended.yaml")
-    assert (jobs["evaluate"], jobs["evaluate_trivial"]) == (4 * 2 * 5, 4 * 2 * 2)
-    assert project.jobs("--config", "name=other")["evaluate"] == 40
+    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (4 * 2 * 7, 4 * 2 * 2)
+    assert project.jobs("--config", "name=other")["evaluate"] == 56
     roots = project.write("roots.yaml", "shots: [1]\ndata: {chestxray: {root: lungs}}\n")
     jobs = project.jobs("--configfile", roots)
-    assert (jobs["evaluate"], jobs["download"]) == (20, 4)
+    assert (jobs["evaluate"], jobs["download"]) == (28, 4)
 
 
 def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
@@ -94,13 +94,13 @@ def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
     for kind in ("images", "masks"):  # as README says: <folder>/<class>/
         write_picture(project.folder / "mine" / "roof" / kind / "0.png", mask=square_mask())
     jobs = project.jobs("results/table1.md", "--configfile", mine)
-    assert (jobs["evaluate"], jobs["evaluate_trivial"]) == (5 * 5 * 2, 5 * 2 * 2)
+    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (5 * 7 * 2, 5 * 2 * 2)
 
 
 def test_added_variants_come_after_those_of_the_default(project):
     own_data(project)
     project.write("config/config.yaml", SMALL)
-    more = project.write("more.yaml", "variants: {again: {predictor: copy}}\n")
+    more = project.write("more.yaml", "variants: {again: {method: copy}}\n")
     project.run("--cores", "2", "results/table1.csv", "--configfile", more)
     table = (project.folder / "results" / "table1.csv").read_text()
     places = [table.index(name) for name in ("copy", "foreground", "again")]
@@ -132,7 +132,7 @@ def test_unlocking_says_nothing_of_what_is_missing(project):
 def test_another_working_folder_takes_the_default_beside_the_workflow(project, tmp_path):
     more = project.write("more.yaml", "shots: [1]\n")
     arguments = ("--directory", tmp_path / "elsewhere", "--configfile", more)
-    assert project.jobs(*arguments)["evaluate"] == 20
+    assert project.jobs(*arguments)["evaluate"] == 28
 
 
 def test_a_run_stops_before_its_first_job_and_lists_everything_missing(project, monkeypatch):
@@ -175,7 +175,7 @@ def test_a_wrong_configuration_is_one_message_even_in_a_dry_run(project, change,
 def test_cuda_is_planned_anywhere_but_a_local_run_refuses_to_start_without(project):
     own_data(project)
     name = project.write("c.yaml", SMALL + "device: cuda\n")
-    assert project.jobs("--configfile", name)["evaluate_trivial"] == 2
+    assert project.jobs("--configfile", name)["evaluate_on_processor"] == 2
     output = project.run("--cores", "1", "--configfile", name, check=False, CUDA_VISIBLE_DEVICES="")
     assert "device: cuda is configured, but this machine shows no GPU" in output
     assert not (project.folder / "results").exists()
@@ -218,7 +218,7 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
     assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
 
     (figures / rows).unlink()
-    assert project.jobs("--configfile", name)["evaluate_trivial"] == 1
+    assert project.jobs("--configfile", name)["evaluate_on_processor"] == 1
 
     # What a run without a model cannot show is said, in tables, figures and on the page.
     results = project.folder / "results"
@@ -226,7 +226,7 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
         text = (results / f"table{number}.md").read_text()
         assert "Not in this " in text or number == 6
     page = (results / "index.html").read_text()
-    assert "Not in this run: a variant with a model." in page
+    assert "Not in this run: a variant of HSNet." in page
     assert (figures / "filtering.png").exists()
 
 

@@ -36,7 +36,8 @@ def test_real_pictures_end_in_a_table(project):
     values["source"]["epochs"] = 1
     values["adaptation"]["steps"] = 3
     values["analysis"] = {"episodes": 3}
-    values["variants"] = {n: values["variants"][n] for n in ("foreground", "copy", "baseline", "apm_s")}
+    kept = ("foreground", "copy", "prototypes", "ridge", "baseline", "apm_s")
+    values["variants"] = {name: values["variants"][name] for name in kept}
     for domain in values["domains"].values():
         domain["episodes"] = 15
     name = project.write("real.yaml", yaml.safe_dump(values, sort_keys=False))
@@ -45,10 +46,13 @@ def test_real_pictures_end_in_a_table(project):
     miou = table.set_index(["variant", "domain"])["miou"]
     assert (table["miou_low"] <= table["miou"]).all()
     assert (table["miou"] <= table["miou_high"]).all()
-    assert len(miou) == 4 * 5
+    assert len(miou) == 6 * 5
     assert miou.between(0, 100).all()
     # Facts of these pictures, whatever the model: lungs lie alike, the copied mask finds them.
     assert miou["copy", "chestxray"] > 40 > 30 > miou["foreground", "chestxray"] > 20
+    # No training at all, and far above what needs no picture.
+    for domain in ("fss1000", "deepglobe", "isic2018", "chestxray"):
+        assert miou["ridge", domain] > miou[["foreground", "copy"]].unstack().loc[:, domain].max() + 5
     rows = results.load(project.folder / "results")
     assert rows.groupby(["variant", "domain"]).size().eq(15).all()
     tuned = rows[rows["variant"] == "apm_s"]

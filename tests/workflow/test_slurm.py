@@ -45,8 +45,8 @@ adaptation: {steps: 1, learning_rate: 0.01}
 analysis: {episodes: 2}
 compute: {threads: 1}
 variants:
-  copy: {predictor: copy}
-  foreground: {predictor: foreground}
+  copy: {method: copy}
+  foreground: {method: foreground}
   baseline: {}
   apm_s: {masker: S}
 """
@@ -227,7 +227,7 @@ def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_loca
     assert all(seen.devices[a] != seen.devices[b] for a, b in together)
 
     # Jobs of seconds go together, in no more cores than a job may have.
-    assert len(of_kind(jobs, "rule_trivial")) == len(of_kind(jobs, "rule_report")) == 1
+    assert len(of_kind(jobs, "rule_simple")) == len(of_kind(jobs, "rule_report")) == 1
     assert all(int(facts["NumCPUs"]) <= 2 for facts in jobs.values())
 
     found = contents(project)

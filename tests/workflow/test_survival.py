@@ -316,4 +316,4 @@ def test_a_large_file_that_was_only_touched_runs_nothing_again(project):
     with index.open("ab") as file:  # it is the content that counts
         file.write(b"x")
     os.utime(index, (later, later))
-    assert "evaluate_trivial" in project.jobs(*arguments)
+    assert "evaluate_on_processor" in project.jobs(*arguments)

@@ -18,7 +18,7 @@ rule features:
     benchmark:
         f"{FOLDER}/benchmarks/features/{{domain}}-{{variant}}.tsv"
     wildcard_constraints:
-        variant="|".join(run.analysed) or "NONE",
+        variant="|".join(shown.analysed) or "NONE",
     conda:
         ENVIRONMENT
     threads: 4 if GPUS else 1
@@ -27,7 +27,7 @@ rule features:
         mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(240),
     params:
-        settings=lambda wildcards: run.analysis_settings(wildcards.domain, wildcards.variant),
+        settings=lambda wildcards: jobs.analysis_settings(wildcards.domain, wildcards.variant),
         before=before_measurement,
     message:
         "Measuring features of {wildcards.variant} on {wildcards.domain}"
@@ -56,7 +56,7 @@ rule filtering:
         mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(240),
     params:
-        settings=lambda wildcards: run.filtering_settings(wildcards.domain),
+        settings=lambda wildcards: jobs.filtering_settings(wildcards.domain),
         before=before_measurement,
     message:
         "Evaluating the source model on filtered pictures of {wildcards.domain}"

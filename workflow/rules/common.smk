@@ -4,9 +4,12 @@ import itertools
 import json
 
 from cdfss.configuration import preflight
-from cdfss.running import devices, files, runs, stopping
-from cdfss.reports.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
+from cdfss.configuration.jobs import Jobs
+from cdfss.configuration.schema import SOURCE_SPLIT
+from cdfss.configuration.shown import Shown
 from cdfss.data import places, tracking
+from cdfss.reports.catalogue import EPISODE_GRID, FIGURES, TABLES, TRAINING_HISTORY
+from cdfss.running import devices, files, provenance, runs, stopping
 
 try:
     run = configuration.parse(config)
@@ -14,9 +17,11 @@ except CdfssError as error:
     raise WorkflowError(str(error))
 
 FOLDER = f"results/{run.name}"
-SHOWN = run.table_settings()  # what tables, figures and page need to know of the run
+jobs = Jobs(run)
+shown = Shown(jobs)
+SHOWN = shown.table_settings()  # what tables, figures and page need to know of the run
 ENVIRONMENT = "../../envs/cdfss.yaml"
-TRAINED = bool(run.models) and run.source.checkpoint is None
+TRAINED = bool(jobs.source_variants) and run.source.checkpoint is None
 # GPUs of one training or evaluation job. "cuda" is taken at its word here, since the machine that
 # plans need not be the one that computes; a local run checks before its first job.
 GPUS = int(run.device == "cuda" or (run.device == "auto" and len(devices.visible()) > 0))
@@ -73,36 +78,36 @@ def pictures_of(data, split):
     The user's own Snakemake looks at the files and hands down what it found to the jobs, of which there
     may be thousands on a slow shared file system.
     """
-    settings, file = run.index_settings(data, split), index_file(data, split)
+    settings, file = jobs.index_settings(data, split), index_file(data, split)
     handed = json.loads(os.getenv("CDFSS_PICTURES", "{}"))
     if main_process() or file not in handed:
-        handed[file] = tracking.key(settings | run.place_of(data), file)
+        handed[file] = tracking.key(settings | jobs.place_of(data), file)
         os.environ.update(CDFSS_PICTURES=json.dumps(handed))
     return [settings, handed[file]]
 
 
 def list_of(domain, shot, seed):
     """What an episode list depends on."""
-    settings = run.episode_settings(domain, int(shot), int(seed))
-    return configuration.digest([settings, pictures_of(domain, run.domains[domain].split)])
+    settings = jobs.episode_settings(domain, int(shot), int(seed))
+    return provenance.digest([settings, pictures_of(domain, run.domains[domain].split)])
 
 
 @functools.cache
 def model():
     """What the source model depends on."""
-    if not run.models:
+    if not jobs.source_variants:
         return ""
     if run.source.checkpoint:
-        return configuration.digest([run.backbone, files.hash_if_there(run.source.checkpoint)])
-    data = [(run.source.data, configuration.SOURCE_SPLIT)]
+        return provenance.digest([run.backbone, files.hash_if_there(run.source.checkpoint)])
+    data = [(run.source.data, SOURCE_SPLIT)]
     data.append((run.source.validation.data, run.source.validation.split))
-    return configuration.digest([run.source_settings(), [pictures_of(*pair) for pair in data]])
+    return provenance.digest([jobs.source_settings(), [pictures_of(*pair) for pair in data]])
 
 
 def before_rows(wildcards):
     """What the rows of a job depend on besides their settings."""
     list_ = list_of(wildcards.domain, wildcards.shot, wildcards.seed)
-    return [list_, model() if wildcards.variant in run.models else ""]
+    return [list_, model() if wildcards.variant in jobs.source_variants else ""]
 
 
 def before_measurement(wildcards):
@@ -113,12 +118,10 @@ def before_measurement(wildcards):
 def before_episodes(wildcards):
     """What pictures of episodes of one domain and number of shots depend on."""
     settings = [
-        run.evaluation_settings(wildcards.domain, v, int(wildcards.shot), run.seeds[0])
-        for v in run.pictured
+        jobs.evaluation_settings(wildcards.domain, v, int(wildcards.shot), run.seeds[0])
+        for v in shown.pictured
     ]
-    return configuration.digest(
-        [list_of(wildcards.domain, wildcards.shot, run.seeds[0]), model(), settings]
-    )
+    return provenance.digest([list_of(wildcards.domain, wildcards.shot, run.seeds[0]), model(), settings])
 
 
 @functools.cache
@@ -126,53 +129,69 @@ def before(*needs):
     """What a table or figure of these needs (`catalogue.Entry.needs`) depends on."""
     found = []
     for domain, shot, seed in itertools.product(run.domains, run.shots, run.seeds):
-        shown = [name for need in needs for name in run.shown.get(need, [])]
+        names = [name for need in needs for name in shown.by_subject.get(need, [])]
         found.append(list_of(domain, shot, seed))
-        found += [run.evaluation_settings(domain, name, shot, seed) for name in shown]
+        found += [jobs.evaluation_settings(domain, name, shot, seed) for name in names]
     if "features" in needs:
-        found += [run.analysis_settings(d, v) for d in run.domains for v in run.analysed]
+        found += [jobs.analysis_settings(d, v) for d in run.domains for v in shown.analysed]
     if "filtered" in needs:
-        found += [run.filtering_settings(d) for d in run.domains]
-    return configuration.digest([model(), found])
+        found += [jobs.filtering_settings(d) for d in run.domains]
+    return provenance.digest([model(), found])
 
 
 def raw_marker(wildcards):
     """The file that says raw data is complete; none for a data set with its own root."""
     if run.data[wildcards.data].root is not None:
         return []
-    return str(places.marker(run.raw_settings(wildcards.data)))
+    return str(places.marker(jobs.raw_settings(wildcards.data)))
 
 
 def settings_of(wildcards):
     """What the rows of a job depend on; a change runs exactly the jobs that it touches again."""
-    settings = run.evaluation_settings(
+    settings = jobs.evaluation_settings(
         wildcards.domain, wildcards.variant, int(wildcards.shot), int(wildcards.seed)
     )
-    return settings | {"shard": int(wildcards.shard), "shards": run.shards_of(wildcards.variant)}
+    return settings | {"shard": int(wildcards.shard), "shards": jobs.shards_of(wildcards.variant)}
 
 
 def of_variants(pattern, variants, **wildcards):
     """Files of variants, each split into as many shards as that variant is."""
     files = []
     for variant in variants:
-        shards = range(run.shards_of(variant))
+        shards = range(jobs.shards_of(variant))
         files += expand(pattern, variant=variant, shard=shards, **wildcards)
     return files
 
 
 def inputs_of(entry):
     """Files that a table or figure is made from, by kind."""
-    shown = [name for need in entry.needs for name in run.shown.get(need, [])]
+    names = [name for need in entry.needs for name in shown.by_subject.get(need, [])]
     lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
-    features = expand(FEATURES, domain=run.domains, variant=run.analysed)
-    filtered = expand(FILTERED, domain=run.domains) if run.models else []
+    features = expand(FEATURES, domain=run.domains, variant=shown.analysed)
+    filtered = expand(FILTERED, domain=run.domains) if jobs.source_variants else []
     return {
-        "rows": of_variants(ROWS, shown, **lists),
+        "rows": of_variants(ROWS, names, **lists),
         "features": features if "features" in entry.needs else [],
         "filtered": filtered if "filtered" in entry.needs else [],
         "index": list(map(index_of, run.domains)) if "index" in entry.needs else [],
-        "cost": of_variants(COST, run.shown["cost"], **lists) if "cost" in entry.needs else [],
+        "cost": of_variants(COST, shown.by_subject["cost"], **lists) if "cost" in entry.needs else [],
     }
+
+
+def weights_of(backbone):
+    """File of a frozen network's ImageNet weights; None where they are an installed package."""
+    return preflight.weights_file(run, backbone) if backbone else None
+
+
+def given_to(wildcards):
+    """Files that the method of a variant needs besides pictures and lists."""
+    needed = {}
+    if wildcards.variant in jobs.source_variants:
+        # The small file tells whether the model changed; a touched large one loses no GPU work.
+        needed["identity"] = rules.source.output.identity
+        needed["checkpoint"] = ancient(rules.source.output.checkpoint)
+    weights = weights_of(run.backbone_of(wildcards.variant))
+    return needed | ({"weights": ancient(weights)} if weights else {})
 
 
 def gpu_limit():
@@ -189,9 +208,9 @@ if main_process() and "--unlock" not in sys.argv:
         workflow.register_resource("gpu", max(1, len(devices.visible())))
     for line in [
         *runs.enter(elsewhere=workflow.resource_settings.nodes is not None),
-        *preflight.warnings(run, GPUS, gpu_limit()),
+        *preflight.warnings(jobs, GPUS, gpu_limit()),
         *preflight.older_code(FOLDER),
-        *preflight.stale_indexes(run, index_file, pictures_of),
+        *preflight.stale_indexes(jobs, index_file, pictures_of),
     ]:
         logger.warning(line)
 
@@ -199,8 +218,10 @@ if main_process() and "--unlock" not in sys.argv:
 onstart:
     stopping.end_jobs_on_signals(here=workflow.local_exec)
     # Before the first job of a real run; a dry run plans all the same.
-    problems = preflight.problems(run, workflow.local_exec, gpu_limit())
+    problems = preflight.problems(jobs, workflow.local_exec, gpu_limit())
     if problems:
         raise WorkflowError("\n".join(problems))
-    for data, split in run.indexes:
-        tracking.refresh(run.index_settings(data, split) | run.place_of(data), index_file(data, split))
+    for data, split in jobs.indexes:
+        tracking.refresh(
+            jobs.index_settings(data, split) | jobs.place_of(data), index_file(data, split)
+        )

@@ -21,7 +21,7 @@ rule download:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(720),
     params:
-        settings=lambda wildcards: run.raw_settings(wildcards.data),
+        settings=lambda wildcards: jobs.raw_settings(wildcards.data),
     message:
         "Downloading data set {wildcards.data}"
     script:
@@ -44,7 +44,7 @@ rule generate:
         mem_mb=by_attempt(2000 if run.scale else 1000),
         runtime=by_attempt(60 if run.scale else 10),
     params:
-        settings=lambda wildcards: run.raw_settings(wildcards.data),
+        settings=lambda wildcards: jobs.raw_settings(wildcards.data),
     message:
         "Generating data set {wildcards.data}"
     script:
@@ -67,7 +67,7 @@ rule index:
         mem_mb=by_attempt(4000),
         runtime=by_attempt(120),
     params:
-        settings=lambda wildcards: run.index_settings(wildcards.data, wildcards.split),
+        settings=lambda wildcards: jobs.index_settings(wildcards.data, wildcards.split),
         pictures=lambda wildcards: pictures_of(wildcards.data, wildcards.split),
     message:
         "Preparing and indexing data set {wildcards.data}, split {wildcards.split}"
@@ -91,7 +91,7 @@ rule episodes:
         mem_mb=by_attempt(1000),
         runtime=by_attempt(20),
     params:
-        settings=lambda w: run.episode_settings(w.domain, int(w.shot), int(w.seed)),
+        settings=lambda w: jobs.episode_settings(w.domain, int(w.shot), int(w.seed)),
         before=lambda w: list_of(w.domain, w.shot, w.seed),
     message:
         "Drawing {wildcards.shot}-shot episodes of {wildcards.domain}"

@@ -4,17 +4,13 @@ ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
 COST = f"{FOLDER}/cost/{PLACE}"  # seconds and memory, which no second run gives again
 JOB = "{domain}-{variant}-{shot}shot-seed{seed}-{shard}"
-TRIVIAL = [name for name in run.variants if name not in run.models]
 
 
 rule evaluate:
     input:
+        unpack(given_to),
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=EPISODES,
-        # The small file tells whether the model changed; a touched large one loses no GPU work.
-        identity=rules.source.output.identity,
-        checkpoint=ancient(rules.source.output.checkpoint),
-        weights=ancient(WEIGHTS) if WEIGHTS else [],
     output:
         rows=ROWS,
         predictions=PREDICTIONS,
@@ -24,7 +20,7 @@ rule evaluate:
     benchmark:
         f"{FOLDER}/benchmarks/evaluate/{JOB}.tsv"
     wildcard_constraints:
-        variant="|".join(run.models) or "NONE",
+        variant="|".join(jobs.device_variants) or "NONE",
     conda:
         ENVIRONMENT
     threads: 4 if GPUS else 1
@@ -41,30 +37,17 @@ rule evaluate:
         "../scripts/evaluate.py"
 
 
-rule evaluate_trivial:
+# Methods that need nothing: jobs of seconds, which a profile may group.
+use rule evaluate as evaluate_on_processor with:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=EPISODES,
-    output:
-        rows=ROWS,
-        predictions=PREDICTIONS,
-        cost=COST,
-    log:
-        f"{FOLDER}/logs/evaluate/{JOB}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/evaluate_trivial/{JOB}.tsv"
+        f"{FOLDER}/benchmarks/evaluate_on_processor/{JOB}.tsv"
     wildcard_constraints:
-        variant="|".join(TRIVIAL) or "NONE",
-    conda:
-        ENVIRONMENT
+        variant="|".join(v for v in run.variants if v not in jobs.device_variants) or "NONE",
     threads: 1
     resources:
+        gpu=0,
         mem_mb=by_attempt(1000),
         runtime=by_attempt(60),
-    params:
-        settings=settings_of,
-        before=before_rows,
-    message:
-        "Evaluating {wildcards.variant} on {wildcards.domain}, {wildcards.shot}-shot, without a model"
-    script:
-        "../scripts/evaluate_trivial.py"

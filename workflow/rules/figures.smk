@@ -71,8 +71,8 @@ if TRAINED:
 rule episode_grid:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, shown.pictured, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, shown.pictured, seed=run.seeds[0], allow_missing=True),
     output:
         report(
             multiext(GRID, ".png", ".svg"),
@@ -91,7 +91,7 @@ rule episode_grid:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(20),
     params:
-        variants=run.pictured,
+        variants=shown.pictured,
         before=before_episodes,
         caption=EPISODE_GRID.caption,
     message:
@@ -103,8 +103,8 @@ rule episode_grid:
 rule gallery:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, run.pictured, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, run.pictured, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, shown.pictured, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, shown.pictured, seed=run.seeds[0], allow_missing=True),
     output:
         GALLERY,
     log:
@@ -118,7 +118,7 @@ rule gallery:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(20),
     params:
-        variants=run.pictured,
+        variants=shown.pictured,
         before=before_episodes,
     message:
         "Making pictures of {wildcards.domain}, {wildcards.shot}-shot, for the page"

@@ -1,5 +1,5 @@
 # The source model: backbone weights, HSNet training or an existing checkpoint.
-WEIGHTS = preflight.backbone_file(run)  # None where the weights are an installed package
+WEIGHTS = weights_of(run.backbone)  # of the source model
 
 
 rule backbone:
@@ -17,9 +17,13 @@ rule backbone:
         mem_mb=by_attempt(1000),
         runtime=by_attempt(60),
     params:
-        backbone=run.backbone,
+        backbone=lambda wildcards: next(
+            name
+            for name in jobs.backbones
+            if weights_of(name) == f"{run.folder}/backbones/{wildcards.file}"
+        ),
     message:
-        "Downloading the weights of {run.backbone}"
+        "Downloading weights {wildcards.file}"
     script:
         "../scripts/backbone.py"
 
@@ -55,7 +59,7 @@ else:
 
     rule source:
         input:
-            source=index_file(run.source.data, configuration.SOURCE_SPLIT),
+            source=index_file(run.source.data, SOURCE_SPLIT),
             validation=index_file(run.source.validation.data, run.source.validation.split),
             weights=WEIGHTS or [],
         output:
@@ -74,7 +78,7 @@ else:
             mem_mb=by_attempt(16000),
             runtime=by_attempt(2880),
         params:
-            settings=run.source_settings(),
+            settings=jobs.source_settings(),
             before=lambda wildcards: model(),
             state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
         message:

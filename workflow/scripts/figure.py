@@ -9,6 +9,7 @@ with job(snakemake.log[0]):
         snakemake.input.features,
         snakemake.input.filtered,
         snakemake.input.index,
+        snakemake.input.cost,
         snakemake.params.settings,
     )
     style.save(figure, snakemake.output, snakemake.input)

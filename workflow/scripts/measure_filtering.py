@@ -1,4 +1,4 @@
-from cdfss.configuration import schema as configuration
+from cdfss.configuration.jobs import compute_settings
 from cdfss.evaluation import measurement
 from cdfss.running.jobs import job
 
@@ -10,5 +10,5 @@ with job(snakemake.log[0]):
         snakemake.input.checkpoint,
         snakemake.input.weights or None,
         snakemake.output[0],
-        configuration.parse(snakemake.config).device,
+        compute_settings(snakemake.config),
     )

@@ -1,4 +1,4 @@
-from cdfss.configuration import schema as configuration
+from cdfss.configuration.jobs import compute_settings
 from cdfss.methods.hsnet import training
 from cdfss.running.jobs import job
 
@@ -13,6 +13,6 @@ with job(snakemake.log[0], settings["threads"]):
         snakemake.output.identity,
         snakemake.output.history,
         snakemake.params.state,
-        configuration.parse(snakemake.config).compute_settings(),
+        compute_settings(snakemake.config),
         snakemake.threads,
     )

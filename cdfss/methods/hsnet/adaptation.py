@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cdfss.errors import CdfssError
-from cdfss.evaluation.analyses import gaussian_information
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane
+from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, FINE, MIDDLE, HSNet, resize_logits
 
 PARTS = ("masker", "attention", "learner", "backbone")
@@ -78,7 +78,7 @@ class Adaptation:
         pairs: "self", every support is its own query (k pairs, the paper's way), or
             "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
             self-pair for k = 1).
-        mutual_information: weight that `analyses.gaussian_information` of the query's last
+        mutual_information: weight that `information.gaussian_information` of the query's last
             stride-32 map, after APM, has in the loss beside the cross-entropy (paper table 5).
         optimiser: `optimiser` of an adaptation of the same parts, to go on with its moments; None
             starts anew.
@@ -184,12 +184,19 @@ class Adaptation:
             losses = losses + loss.detach()
         return losses, gradients
 
-    @torch.no_grad()
     def predict(self, query: Tensor) -> Tensor:
+        """Masks of `segment`."""
+        return self.segment(query)[0]
+
+    @torch.no_grad()
+    def segment(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S); for a batch one an episode.
 
         Each support votes with its own prediction; a pixel is foreground when at least half of
         the largest number of votes that any pixel got say so (HSNet, k-shot inference).
+
+        Returns:
+            Masks, and probabilities of foreground in 0..1 of the same shape: the mean over the supports.
         """
         k, episodes = self._masks.shape[:2]
         if self._batched and len(query) != episodes:
@@ -200,6 +207,7 @@ class Adaptation:
         features[COARSE] = self.model.filtered(features[COARSE])
         supports = [[m.unflatten(0, (k, episodes)) for m in maps] for maps in self._features]
         votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
+        probabilities = torch.zeros(votes.shape, device=query.device)
         for shot in range(k):
             # A single episode's support serves every query.
             support = [[m[shot].expand(len(query), -1, -1, -1) for m in maps] for maps in supports]
@@ -208,7 +216,8 @@ class Adaptation:
             logits = resize_logits(self.model.compare(features, support, mask), query.shape[-2:])
             background, foreground = logits.unbind(1)
             votes = votes + (foreground > background)
-        return vote(votes)
+            probabilities = probabilities + (foreground - background).sigmoid() / k
+        return vote(votes), probabilities
 
     @torch.no_grad()
     def _turns_of_coarse_maps(self) -> list["_Turn"]:

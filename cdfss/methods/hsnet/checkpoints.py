@@ -4,7 +4,6 @@ Our files hold the learner under `learner.*` and, where it is not the stock Imag
 backbone under `backbone.network.*`. Metadata `cdfss`, as JSON: format, backbone, and what made it.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from cdfss.backbones.weights import read_tensors, weights_of
 from cdfss.errors import CdfssError
 from cdfss.methods.frequency import AmplitudePhaseMasker
 from cdfss.methods.hsnet.model import HSNet
+from cdfss.methods.source import write_identity
 from cdfss.running.files import file_hash, replacing
-from cdfss.running.provenance import damaged, made_with
+from cdfss.running.provenance import made_with
 
 FORMAT = "cdfss-hsnet-1"
 PUBLISHED_NAMES = {  # beginning of a name of ours -> of the published files
@@ -154,29 +154,6 @@ def build(path: str | Path, backbone: str, weights: str | Path | None, **argumen
     model.load_state_dict(state, strict=False)
     model.learner.requires_grad_(False)
     return model
-
-
-def identity(path: str | Path) -> str:
-    """16 hexadecimal digits that stand for the tensors of a file of ours, not for who wrote it when.
-
-    Raises:
-        CdfssError: when it cannot be read.
-    """
-    found = hashlib.sha256()
-    try:
-        with safe_open(path, "np") as file:
-            for key in sorted(file.keys()):
-                value = file.get_tensor(key)
-                found.update(f"{key} {value.dtype} {value.shape} ".encode() + value.tobytes())
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from error
-    return found.hexdigest()[:16]
-
-
-def write_identity(checkpoint: str | Path, path: str | Path) -> None:
-    """Write the small file by which jobs see whether a checkpoint changed."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"identity": identity(checkpoint)}) + "\n")
 
 
 def take(source: str | Path, backbone: str, checkpoint: str | Path, identity: str | Path) -> None:

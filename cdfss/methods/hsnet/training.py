@@ -24,6 +24,7 @@ from cdfss.backbones.weights import weights_of
 from cdfss.data import index, metrics
 from cdfss.data.episodes import sample
 from cdfss.data.index import Index
+from cdfss.methods import source as source_model
 from cdfss.methods.hsnet import checkpoints
 from cdfss.methods.hsnet.model import HSNet, resize_logits
 from cdfss.running import devices, provenance
@@ -191,6 +192,7 @@ def train(
                 saved = time.monotonic()
         validated = validate(model, validation_batches, validation_pairs, settings["batch_size"])
         state.finish_epoch(validated)
+        state.save()
         print(
             f"epoch {state.epoch} of {settings['epochs']}, {clock(time.monotonic() - begin)}: loss "
             f"{state.history[-1]['train_loss']:.4f}, "
@@ -198,14 +200,17 @@ def train(
             f"{100 * validated:.1f}, best {100 * state.best:.1f} (epoch {state.best_epoch})",
             flush=True,
         )
-        state.save()
     frame = pd.DataFrame(state.history)
     facts = {"settings": settings, "device": device.type, "source": source.identity}
-    facts |= {"validation": validation.identity, "kind": "training", "code": provenance.code("training")}
+    facts |= {
+        "validation": validation.identity,
+        "kind": "training",
+        "code": provenance.code(*provenance.CODE["training"]),
+    }
     learner = {f"learner.{key}": value for key, value in state.best_learner.items()}
     best = {"epoch": state.best_epoch, "validation_miou": state.best}
     checkpoints.save(checkpoint, learner, settings["backbone"], facts | best)
-    facts |= provenance.made_with("torch") | {"checkpoint": checkpoints.identity(checkpoint)}
+    facts |= provenance.made_with("torch") | {"checkpoint": source_model.identity(checkpoint)}
     with replacing(history) as temporary:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(provenance.with_facts(table, facts), temporary)
@@ -345,7 +350,7 @@ def run(
     listed = sample(
         validation, split=wanted["split"], shot=1, seed=settings["seed"], number=wanted["episodes"]
     )
-    inputs = [source.identity, validation.identity, provenance.code("training")]
+    inputs = [source.identity, validation.identity, provenance.code(*provenance.CODE["training"])]
     key = digest([settings, inputs, torch.__version__])
     folder = Path(state_folder) / key
     with devices.device(compute["device"]) as chosen, precision(settings["precision"], chosen):
@@ -363,5 +368,5 @@ def run(
             workers=threads - 1 if chosen.type == "cuda" else 0,
             compile_mixing=compute["compile"],
         )
-    checkpoints.write_identity(checkpoint, identity)
+    source_model.write_identity(checkpoint, identity)
     shutil.rmtree(folder)

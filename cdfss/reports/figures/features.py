@@ -30,7 +30,7 @@ from cdfss.reports.figures.style import (
     without_marker,
 )
 
-NO_MODEL = "a main variant with a model"
+NO_MODEL = "a main variant of HSNet"
 UNIT = {"vmin": 0, "vmax": 1}
 
 

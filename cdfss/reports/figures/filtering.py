@@ -20,7 +20,7 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
         settings: `Configuration.table_settings`.
     """
     if filtered is None:
-        return lacking("a variant with a model")
+        return lacking("a variant of HSNet")
     cells = filter_name(filtered["amplitude"], filtered["phase"])
     estimates = statistics.list_miou_estimates(filtered.assign(cell=cells), "cell")
     paper = published_of("Fig. 1", filtered["shot"].iloc[0])

@@ -3,6 +3,7 @@
 All take evaluation rows, None if the run has none for them, and `Configuration.table_settings`.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -13,6 +14,7 @@ from cdfss.reports.figures.style import (
     GREY,
     SMALL,
     TINY,
+    WIDTH,
     lacking,
     legend,
     looks,
@@ -78,6 +80,46 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
         axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
         axis.minorticks_off()
     axes[0, 0].set_ylabel(f"{shot}-shot mIoU, %")
+    legend(figure, axes)
+    return figure
+
+
+def iou_by_seconds(rows: pd.DataFrame, settings: dict):
+    """Mean mIoU over the domains against seconds an episode; a panel per number of shots.
+
+    Args:
+        rows: with cost (`results.with_cost`).
+    """
+    estimates = statistics.miou_estimates(rows)
+    figure, axes = plt.subplots(
+        1, len(settings["shots"]), figsize=(WIDTH, 2.9), squeeze=False, sharey=True, layout="constrained"
+    )
+    styles = looks(settings)
+    for axis, shot in zip(axes[0], settings["shots"], strict=True):
+        for name in settings["shown"]["cost"]:
+            mine = Estimate.mean(
+                estimates[name, domain, shot, seed]
+                for domain in settings["domains"]
+                for seed in settings["seeds"]
+            )
+            of_it = rows[(rows["variant"] == name) & (rows["shot"] == shot)]
+            # Less than a clock shows, and 0 has no logarithm.
+            seconds = max(of_it["seconds"].median(), 1e-5)
+            needs_source = settings["variants"][name]["needs"] == "source"
+            ends = np.array(mine.interval)
+            bars = np.abs(ends - mine.value)[:, None] if np.isfinite(ends).all() else None
+            axis.errorbar(
+                seconds,
+                mine.value,
+                yerr=bars,
+                **styles[name] | {"linestyle": "none"},
+                markerfacecolor="white" if needs_source else styles[name]["color"],
+                markersize=5,
+                elinewidth=0.6,
+                label=title_of(settings, name),
+            )
+        axis.set(xscale="log", xlabel="seconds an episode", title=f"{shot}-shot")
+    axes[0, 0].set_ylabel("mIoU, %")
     legend(figure, axes)
     return figure
 

@@ -2,19 +2,21 @@
 
 import pandas as pd
 
-from cdfss.reports.tables.miou import must_have_rows
+from cdfss.reports.tables.miou import miou_numbers, must_have_rows
 from cdfss.reports.tables.writing import Section, Table, as_cells, title_of
 
 
 def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
-    """Table 6: parameters, seconds per episode, peak memory of each variant and device, over all domains.
+    """Table 6: mIoU, parameters, seconds per episode, memory of each variant and device, over all domains.
 
-    Seconds are those of adaptation and prediction; the factor is the median over episodes of a
+    The factor is the median over episodes of a
     variant's seconds over the baseline's on the same episode.
     """
     variants, baseline = settings["shown"]["cost"], settings["baseline"]
     must_have_rows(rows, settings, variants)
     lines, list_key = [], ["domain", "seed", "episode"]
+    average = miou_numbers(rows, settings, variants).query("domain == 'average'")
+    miou = average.set_index(["variant", "shot"])["miou"]
     for name in variants:
         for (shot, device), mine in rows[rows["variant"] == name].groupby(["shot", "device"], sort=False):
             alike = rows["variant"].eq(baseline) & rows["shot"].eq(shot) & rows["device"].eq(device)
@@ -25,9 +27,13 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
                     "variant": name,
                     "shot": shot,
                     "device": device,
+                    "miou": miou[name, shot],
+                    "needs": settings["variants"][name]["needs"],
                     "parameters_added": int(mine["parameters_added"].max()),
                     "parameters_tuned": int(mine["parameters_tuned"].max()),
                     "steps": int(mine["steps"].max()),
+                    "fit_seconds": mine["fit_seconds"].median(),
+                    "predict_seconds": mine["predict_seconds"].median(),
                     "seconds": middle,
                     "seconds_low": low,
                     "seconds_high": high,
@@ -39,10 +45,14 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
     numbers = pd.DataFrame(lines)
     columns = [
         "",
+        "mIoU, %",
+        "source training",
         "parameters added",
         "tuned",
         "steps",
-        "s per episode",
+        "fit, s",
+        "predict, s",
+        "both, s",
         "× baseline",
         "memory, MB",
         "device",
@@ -53,15 +63,22 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
         for line in numbers[numbers["shot"] == shot].to_dict("records"):
             seconds = f"{line['seconds']:.3g} [{line['seconds_low']:.3g}, {line['seconds_high']:.3g}]"
             counted = (f"{line[key]:,}" for key in ("parameters_added", "parameters_tuned", "steps"))
-            (factor,) = as_cells([line["factor"]], ".3g")
+            (cell,) = as_cells([line["miou"]], ".2f")
+            fit, predict, factor = as_cells(
+                [line[k] for k in ("fit_seconds", "predict_seconds", "factor")], ".3g"
+            )
+            source = "yes" if line["needs"] == "source" else "no"
             title = settings["variants"][line["variant"]]["title"]
             memory = f"{line['peak_memory_mb']:,.0f}"
-            section.add([title, *counted, seconds, factor, memory, line["device"]])
+            section.add(
+                [title, cell, source, *counted, fit, predict, seconds, factor, memory, line["device"]]
+            )
         sections.append(section)
     notes = [
-        f"Pictures of {settings['image_size']} px. Seconds: adaptation and prediction of an episode, the "
-        "median over all episodes and domains, in brackets the quartiles; other jobs may have shared the "
-        "machine.",
+        f"Pictures of {settings['image_size']} px. mIoU: mean over the domains. Source training: whether a "
+        "model must have been trained on the source before. Seconds of an episode: fitting to the "
+        "supports, predicting the query, and both, the median over all episodes and domains, in brackets "
+        "the quartiles; other jobs may have shared the machine.",
         "× baseline: median over episodes of the ratio on the same episode and device.",
         "Memory: largest of the variant's jobs; on a processor what the whole process held, libraries "
         "included, on a GPU what was allocated on it. It grows with the episodes adapted at once.",

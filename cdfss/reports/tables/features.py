@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from cdfss.configuration.schema import KINDS
 from cdfss.evaluation.measurement import NO_FILTER, after_step, filter_name, finite
 from cdfss.reports import statistics
+from cdfss.reports.catalogue import KINDS
 from cdfss.reports.statistics import UNKNOWN, Estimate
 from cdfss.reports.tables.miou import MIOU
 from cdfss.reports.tables.quoted import QUOTED, published_of
@@ -41,7 +41,7 @@ def information_table(
     """
     title = title_of(3, settings)
     if filtered is None:
-        return Table(3, title, pd.DataFrame(), [], ["Not in this run: a variant with a model."])
+        return Table(3, title, pd.DataFrame(), [], ["Not in this run: a variant of HSNet."])
     variants = {name: variant["title"] for name, variant in settings["variants"].items()}
     pictures = filtered.assign(cell=filter_name(filtered["amplitude"], filtered["phase"]))
     parts, first = [pictures], filtered.iloc[0]
@@ -144,7 +144,7 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
     """
     title = title_of(4, settings)
     if measured is None:
-        return Table(4, title, pd.DataFrame(), [], ["Not in this run: a main variant with a model."])
+        return Table(4, title, pd.DataFrame(), [], ["Not in this run: a main variant of HSNet."])
     shot, seed = (int(measured[column].iloc[0]) for column in ("shot", "seed"))
     measured = measured.assign(distance=1 - measured["cka"])
     measured, left_out = finite(measured, ["distance"], "variant", settings)

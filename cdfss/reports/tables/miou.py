@@ -5,12 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from cdfss.configuration.schema import KINDS
 from cdfss.data import metrics
 from cdfss.errors import CdfssError
 from cdfss.evaluation import results
 from cdfss.reports import statistics
-from cdfss.reports.catalogue import TABLES
+from cdfss.reports.catalogue import KINDS, TABLES
 from cdfss.reports.statistics import Estimate
 from cdfss.reports.tables.quoted import QUOTED, published, quoted_lines
 from cdfss.reports.tables.writing import (

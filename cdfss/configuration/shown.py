@@ -1,0 +1,123 @@
+"""What tables, figures and the page show of a run."""
+
+from functools import cached_property
+from typing import Any
+
+from cdfss.configuration.jobs import Jobs
+from cdfss.methods.hsnet.method import Method as HSNet
+from cdfss.running.provenance import digest
+
+
+class Shown:
+    """What is shown of a run."""
+
+    def __init__(self, jobs: Jobs):
+        self.jobs, self.run = jobs, jobs.run
+
+    @cached_property
+    def analysed(self) -> list[str]:
+        """Variants whose features are measured: main ones of HSNet, each episode anew."""
+        main = [(name, self.run.variants[name]) for name in self.by_subject["main"]]
+        return [n for n, v in main if issubclass(v.method_class, HSNet) and not v.settings.goes_on]
+
+    @cached_property
+    def pictured(self) -> dict[str, str]:
+        """Titles of the variants whose predictions are shown, by name, in the order shown.
+
+        Main ones that look at pictures, else others rather than none. The first, by which episodes are
+        sorted and chosen, is the baseline if there is one.
+        """
+        main = self.by_subject["main"] or list(self.run.variants)
+        names = [name for name in main if self.run.variants[name].method_class.looks] or main
+        names.sort(key=lambda name: name != self.baseline)
+        return {name: self.run.variants[name].title or name for name in names}
+
+    def kind_of(self, variant: str) -> str:
+        """What a variant is, for the tables that are about one kind: an entry of `catalogue.KINDS`."""
+        entry = self.run.variants[variant]
+        if not issubclass(entry.method_class, HSNet):
+            return "other" if entry.method_class.looks else "trivial"
+        settings = entry.settings
+        first = next(iter(self.run.domains))
+        if not self.jobs.evaluation_settings(first, variant, 1, 0)["settings"]["steps"]:
+            return "inserted" if settings.masker or settings.attention else "baseline"
+        if settings.mutual_information:
+            return "information"
+        if {"learner", "backbone"} & set(settings.tuned_parts):
+            return "fine_tuning"
+        if settings.goes_on:
+            return "cumulative"
+        return "modules" if settings.masker else "attention"
+
+    @cached_property
+    def rate_families(self) -> list[list[str]]:
+        """Variants that differ in nothing but learning rate, in groups of two or more."""
+        families: dict[str, list[str]] = {}
+        for name in self.run.variants:
+            settings = self.jobs.evaluation_settings(next(iter(self.run.domains)), name, 1, 0)
+            if isinstance(settings["settings"].get("learning_rate"), int | float):
+                same = {k: v for k, v in settings.items() if k != "variant"}
+                same["settings"] = settings["settings"] | {"learning_rate": None}
+                families.setdefault(digest(same), []).append(name)
+        return [members for members in families.values() if len(members) > 1]
+
+    @cached_property
+    def by_subject(self) -> dict[str, list[str]]:
+        """Names of the variants that tables and figures show, by what those are about.
+
+        The baseline is in every list, since others are compared with it.
+        """
+        kinds = {name: self.kind_of(name) for name in self.run.variants}
+        in_sweep = {name for members in self.rate_families for name in members}
+        aside = {
+            name
+            for members in self.rate_families
+            if any(self.run.variants[other].main for other in members)
+            for name in members
+            if not self.run.variants[name].main
+        }
+        main = [name for name, v in self.run.variants.items() if v.main or name == self.baseline]
+        inserted = ("trivial", "baseline", "inserted", "attention", "modules", "cumulative")
+        tuned = [name for name in main if kinds[name] == "modules"]
+
+        def of(*wanted):
+            return [name for kind in wanted for name in kinds if kinds[name] == kind and name not in aside]
+
+        return {
+            "main": main,
+            "insertion": of(*inserted),
+            "alternatives": of("baseline", "fine_tuning", "information") + tuned,
+            "cost": [name for name in kinds if name not in aside],
+            "rates": [name for name in kinds if name in in_sweep or name == self.baseline],
+        }
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The variant that others are compared with: the first that is the source model as it is."""
+        as_it_is = [name for name in self.run.variants if self.kind_of(name) == "baseline"]
+        untuned = [name for name in as_it_is if not self.run.variants[name].settings.tuned_parts]
+        return next(iter(untuned + as_it_is), None)
+
+    def table_settings(self) -> dict[str, Any]:
+        """What tables and figures need to know of the run, as plain values."""
+        return {
+            "run": self.run.name,
+            "title": self.run.title,
+            "published": self.run.published,
+            "image_size": self.run.image_size,
+            "domains": {name: d.title or name for name, d in self.run.domains.items()},
+            "variants": {
+                name: {
+                    "title": v.title or name,
+                    "main": v.main,
+                    "kind": self.kind_of(name),
+                    "needs": v.method_class.needs,
+                }
+                for name, v in self.run.variants.items()
+            },
+            "shown": self.by_subject,
+            "baseline": self.baseline,
+            "rate_families": self.rate_families,
+            "shots": self.run.shots,
+            "seeds": self.run.seeds,
+        }

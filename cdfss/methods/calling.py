@@ -1,0 +1,179 @@
+"""Fit a method to episodes and let it predict their queries, whatever it is, and check what it says."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ValidationError
+
+from cdfss.errors import CdfssError
+from cdfss.methods import known, own
+from cdfss.methods.contract import Method, Prediction
+from cdfss.running import devices
+
+TOLERANCE = 1e-5  # that a probability may lie outside 0..1
+
+
+class BrokenContract(CdfssError):
+    """A method does not what `contract.Method` says, or fails where it is somebody's own."""
+
+
+@dataclass
+class Segmented:
+    """What a method made of E episodes.
+
+    Attributes:
+        masks: of the queries, (E, S, S) bool.
+        probabilities: of foreground, (E, S, S) float32 in 0..1.
+        losses: before each step, (E, steps).
+        fit_seconds, predict_seconds: of an episode.
+    """
+
+    masks: np.ndarray
+    probabilities: np.ndarray
+    losses: np.ndarray
+    fit_seconds: float
+    predict_seconds: float
+
+
+def build(name: str, settings: dict, given) -> Method:
+    """A method by its name.
+
+    Args:
+        settings: as plain values.
+        given: `contract.Given`.
+
+    Raises:
+        CdfssError: for wrong settings; and what the method says of what it is given.
+    """
+    found = known.find(name)
+    try:
+        checked_settings = found.Settings.model_validate(settings)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CdfssError(f"method {name!r}: settings are not as it wants them: {told}") from error
+    with _told(name):
+        return found(checked_settings, given)
+
+
+def segment(
+    name: str, method: Method, supports: np.ndarray, masks: np.ndarray, queries: np.ndarray
+) -> Segmented:
+    """Fit to the supports of E episodes and predict a query of each.
+
+    Args:
+        name: of the method, for errors.
+        supports: (E, k, S, S, 3) uint8.
+        masks: (E, k, S, S) bool.
+        queries: (E, S, S, 3) uint8.
+
+    Raises:
+        CdfssError: for fewer supports than the method needs.
+        BrokenContract: when what the method returns is not what the contract says, and when a user's
+            own method fails: with the line of its file.
+    """
+    if masks.shape[1] < method.least_supports:
+        raise CdfssError(
+            f"method {name!r} needs at least {method.least_supports} supports, and was given "
+            f"{masks.shape[1]}"
+        )
+    if method.batched:
+        turns = [(supports, masks, queries[:, None])]
+    else:
+        turns = [(s, m, q[None]) for s, m, q in zip(supports, masks, queries, strict=True)]
+    predictions, losses, seconds = [], [], np.zeros(2)
+    for support, mask, query in turns:
+        begin = time.perf_counter()
+        with _told(name):
+            method.fit(support, mask)
+            devices.wait_for(method.given.device)
+            fitted = time.perf_counter()
+            prediction = method.predict(query)
+            devices.wait_for(method.given.device)
+            seconds += fitted - begin, time.perf_counter() - fitted
+            predictions.append(checked(name, prediction, query.shape[:-1]))
+            losses.append(_losses(name, method, mask.shape[:1] if method.batched else ()))
+    size = queries.shape[:-1]
+    return Segmented(
+        np.concatenate([p.masks for p in predictions]).reshape(size),
+        np.concatenate([p.probabilities for p in predictions]).reshape(size),
+        np.concatenate(losses),
+        *(seconds / len(queries)),
+    )
+
+
+def checked(name: str, prediction: Prediction, shape: tuple[int, ...]) -> Prediction:
+    """A prediction as bool and float32 arrays of this shape.
+
+    Raises:
+        BrokenContract: says what came and what is allowed.
+    """
+    if not isinstance(prediction, Prediction):
+        raise BrokenContract(
+            f"method {name!r}: predict returned {type(prediction).__name__}; expected a "
+            "cdfss.methods.contract.Prediction of probabilities"
+        )
+    found = {"probabilities": np.asarray(prediction.probabilities), "masks": np.asarray(prediction.masks)}
+    for what, values in found.items():
+        if values.shape != tuple(shape):
+            raise BrokenContract(
+                f"method {name!r}: predict returned {what} of shape {list(values.shape)} for queries of "
+                f"{list(shape)}; expected one value a pixel of every query"
+            )
+    probabilities, masks = found["probabilities"], found["masks"]
+    if not np.issubdtype(probabilities.dtype, np.floating):
+        raise BrokenContract(
+            f"method {name!r}: predict returned probabilities of type {probabilities.dtype}; expected "
+            "floating point numbers in 0..1"
+        )
+    bad = ~((probabilities >= -TOLERANCE) & (probabilities <= 1 + TOLERANCE))  # true for NaN too
+    if bad.any():
+        raise BrokenContract(
+            f"method {name!r}: predict returned {bad.sum()} probabilities outside 0..1, first "
+            f"{probabilities[bad][0]}; expected numbers in 0..1"
+        )
+    if masks.dtype != bool:
+        raise BrokenContract(
+            f"method {name!r}: predict returned masks of type {masks.dtype}; expected bool"
+        )
+    return Prediction(probabilities.astype(np.float32, copy=False), masks)
+
+
+def parameters(name: str, method: Method) -> tuple[int, int]:
+    """Numbers of parameters that a method adds and that it tunes."""
+    with _told(name):
+        found = method.parameters
+    if not (
+        isinstance(found, tuple) and len(found) == 2 and all(isinstance(n, int | np.integer) for n in found)
+    ):
+        raise BrokenContract(
+            f"method {name!r}: parameters is {found!r}; expected two whole numbers, of those that are "
+            "added to the source model and of those that are tuned"
+        )
+    return found
+
+
+def _losses(name: str, method: Method, episodes: tuple[int, ...]) -> np.ndarray:
+    """Losses of the last fit, (E, steps)."""
+    if method.losses is None:
+        return np.empty((*(episodes or (1,)), 0))
+    losses = np.asarray(method.losses)
+    if losses.ndim != 1 + len(episodes) or losses.shape[:-1] != episodes:
+        raise BrokenContract(
+            f"method {name!r}: losses have the shape {list(losses.shape)}; expected {[*episodes, 'steps']}"
+        )
+    return losses if episodes else losses[None]
+
+
+@contextmanager
+def _told(name: str):
+    """A mistake in a user's own method becomes an error with the line of its file."""
+    try:
+        yield
+    except CdfssError:
+        raise
+    except (Exception, SystemExit) as error:  # with sys.exit(0) a job would seem to have ended well
+        if not own.is_own(name) or devices.ran_out_of_memory(error):
+            raise
+        raise BrokenContract(f"method {name!r} failed: {own.in_words(error, own.file_of(name))}") from error

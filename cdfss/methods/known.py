@@ -1,0 +1,81 @@
+"""Methods by name: those of this package, and anyone's own by file or module and class."""
+
+import difflib
+import importlib
+from functools import cache
+
+from cdfss.errors import CdfssError
+from cdfss.methods import own
+from cdfss.methods.contract import Method, Settings
+from cdfss.running import provenance
+
+METHODS = {
+    "hsnet": ("cdfss.methods.hsnet.method", "Method"),
+    "ridge": ("cdfss.methods.ridge", "Ridge"),
+    "prototypes": ("cdfss.methods.prototypes", "Prototypes"),
+    "foreground": ("cdfss.methods.trivial", "Foreground"),
+    "copy": ("cdfss.methods.trivial", "Copy"),
+}
+NEEDS = ("nothing", "device", "backbone", "source")
+TAKEN = {"title", "method", "backbone", "main", "settings"}  # names that a variant has itself
+
+
+@cache
+def find(name: str) -> type[Method]:
+    """A method's class.
+
+    Args:
+        name: of METHODS; or "folder/file.py:Class", from the working folder; or "module:Class".
+
+    Raises:
+        CdfssError: for an unknown name; a file, module or class that is not there; a file that cannot be
+            imported, with file and line; a class that is no method.
+    """
+    if name in METHODS:
+        module, found = METHODS[name]
+        return getattr(importlib.import_module(module), found)
+    if not own.is_own(name):
+        near = difflib.get_close_matches(name, METHODS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise CdfssError(
+            f"method {name!r} is unknown; {hint}known are {', '.join(METHODS)}, and your own as "
+            "folder/file.py:Class or module:Class"
+        )
+    place, _, class_name = name.rpartition(":")
+    found = getattr(own.module_of(name), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Method) and found is not Method):
+        what = f"there is no {class_name}" if found is None else f"{class_name} is no method"
+        raise CdfssError(
+            f"method {name!r}: {what} in {place}; expected a class that is derived from "
+            "cdfss.methods.contract.Method"
+        )
+    _check(name, found)
+    return found
+
+
+def _check(name: str, found: type[Method]) -> None:
+    if found.needs not in NEEDS:
+        raise CdfssError(f"method {name!r}: needs is {found.needs!r}; expected one of {', '.join(NEEDS)}")
+    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Settings)):
+        raise CdfssError(f"method {name!r}: Settings must be derived from cdfss.methods.contract.Settings")
+    least = found.least_supports
+    if type(least) is not int or least < 1:
+        raise CdfssError(f"method {name!r}: least_supports is {least!r}; expected a number of at least 1")
+    fields = found.Settings.model_fields
+    renamed = [key for key, field in fields.items() if field.alias or field.validation_alias]
+    if renamed:
+        raise CdfssError(
+            f"method {name!r}: setting {renamed[0]} has an alias; settings go by their own names"
+        )
+    both = sorted(TAKEN & set(fields))
+    if both:
+        raise CdfssError(
+            f"method {name!r}: a setting is called {both[0]}, which every variant has itself; rename it"
+        )
+
+
+def code_of(name: str) -> str:
+    """16 hexadecimal digits that stand for a method's code: this package's, or a user's files."""
+    if own.is_own(name):
+        return own.code_of(name)
+    return provenance.code(METHODS[name][0].removeprefix("cdfss."))

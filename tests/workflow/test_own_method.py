@@ -1,0 +1,91 @@
+"""A user's own method, as docs/methods.md has it: in tables, seen when it changes, told of mistakes."""
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from .conftest import ROOT
+from .test_plan import SMALL, own_data
+
+DOCS = (ROOT / "docs" / "methods.md").read_text()
+
+
+@pytest.fixture
+def mine(project):
+    """A run of the docs' example beside a predictor without a model; gives the names of both files."""
+    own_data(project)
+    (project.folder / "my_methods").mkdir()
+    code = re.findall(r"```python\n(.*?)```", DOCS, re.S)[0]
+    file = project.write("my_methods/nearest.py", code)
+    (variant,) = (b for b in re.findall(r"```yaml\n(.*?)```", DOCS, re.S) if "  nearest:" in b)
+    text = SMALL.replace("  foreground: {method: foreground}\n", variant.removeprefix("variants:\n"))
+    return project.folder / file, project.write("small.yaml", text)
+
+
+def test_ones_own_method_is_in_tables_and_page_and_a_change_of_it_runs_its_jobs_again(mine, project):
+    file, name = mine
+    project.run("--cores", "2", "--configfile", name)
+    results = project.folder / "results"
+    for number in (1, 6):
+        assert "Nearest colour" in (results / f"table{number}.md").read_text()
+    miou = pd.read_csv(results / "table1.csv").set_index(["variant", "domain"])
+    assert miou.loc[("nearest", "mine"), "miou_low"] <= miou.loc[("nearest", "mine"), "miou"]
+    assert "Nearest colour" in (results / "index.html").read_text()
+    rows = pd.read_parquet(results / "small/rows/mine/nearest/1shot-seed0/0.parquet")
+    assert len(rows) == 4
+    assert rows["first_loss"].isna().all()
+    # A change of its file runs its jobs again, and no others.
+    copied = project.folder / "results/small/rows/mine/copy/1shot-seed0/0.parquet"
+    before = copied.stat().st_mtime_ns
+    file.write_text(file.read_text().replace("near - far", "far - near"))
+    jobs = project.jobs("--configfile", name)
+    assert (jobs["evaluate_on_processor"], "index" in jobs, "episodes" in jobs) == (1, False, False)
+    old = pd.read_csv(project.folder / "results" / "table1.csv").set_index("variant")["miou"]
+    project.run("--cores", "2", "--configfile", name)
+    new = pd.read_csv(project.folder / "results" / "table1.csv").set_index("variant")["miou"]
+    assert new["nearest"].iloc[0] != old["nearest"].iloc[0]
+    assert new["copy"].iloc[0] == old["copy"].iloc[0]
+    assert copied.stat().st_mtime_ns == before
+    assert project.jobs("--configfile", name) == {}
+
+
+def test_a_mistake_in_it_ends_in_a_message_with_file_and_line(mine, project):
+    file, name = mine
+    works = file.read_text()
+    file.write_text(works.replace("pictures[masks].mean(0)", "pictures[mask].mean(0)"))
+    line = file.read_text().split("pictures[mask]")[0].count("\n") + 1
+    output = project.run("--cores", "2", "--configfile", name, check=False)
+    assert "method 'my_methods/nearest.py:Nearest' failed: NameError: name 'mask' is not defined" in output
+    assert f"(my_methods/nearest.py, line {line}:" in output
+    file.write_text(works.replace("import numpy", "import nampy", 1))
+    output = project.run("-n", "--configfile", name, check=False)
+    assert "cannot be imported: ModuleNotFoundError: No module named 'nampy'" in output
+    assert "Traceback" not in output
+    file.write_text(works)
+    project.run("--cores", "2", "results/table1.md", "--configfile", name)
+
+
+def test_a_method_of_an_installed_module_is_found(mine, project):
+    file, name = mine
+    text = (project.folder / name).read_text().replace("my_methods/nearest.py:", "somewhere.nearest:")
+    package = project.folder / "lib" / "somewhere"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "nearest.py").write_text(file.read_text())
+    name = project.write("installed.yaml", text)
+    path = {"PYTHONPATH": str(project.folder / "lib")}
+    project.run("--cores", "2", "results/table1.md", "--configfile", name, **path)
+    assert "Nearest colour" in (project.folder / "results" / "table1.md").read_text()
+
+
+def test_the_check_of_the_docs_runs_on_the_command_line(mine, project):
+
+    (command,) = re.findall(r"^\.venv/bin/(python -m cdfss check-method .*)$", DOCS, re.M)
+    done = subprocess.run(
+        [sys.executable, *command.split()[1:]], cwd=project.folder, capture_output=True, text=True
+    )
+    assert done.returncode == 1  # as the docs say: with an empty mask it divides by nothing
+    assert "support masks that are empty end in" in done.stderr

@@ -232,12 +232,19 @@ OBJECTS = {
 
 
 class Look:
-    """What things of one class have in common: hues, pattern; drawn from the class's own seed."""
+    """What things of one class have in common: hues, pattern; drawn from the class's own seed.
 
-    def __init__(self, seed: int):
+    Args:
+        seed: of the class.
+        painter: a generator that draws the hues instead, for things that have the pattern alone in common.
+    """
+
+    def __init__(self, seed: int, painter: np.random.RandomState | None = None):
         rng = np.random.RandomState(seed)
         self.hues = rng.rand(2)
         self.pattern = rng.randint(6)
+        if painter is not None:
+            self.hues = painter.rand(2)
 
 
 def _draw_thing(rng, picture, parts, look: Look, centre, radius) -> np.ndarray:
@@ -351,8 +358,9 @@ def _regions(rng, size: int, cells: int) -> np.ndarray:
     y = y + 0.12 * (_noise(rng, size, size, 6) - 0.5)
     seeds = rng.rand(cells, 2)
     labels = rng.permutation(np.arange(max(cells, 6)) % 6)[:cells]
-    distance = (x[..., None] - seeds[:, 0]) ** 2 + (y[..., None] - seeds[:, 1]) ** 2
-    classes = labels[distance.argmin(-1)]
+    # Row by row: of a whole tile the distances to all seeds would take more than half a gigabyte.
+    distances = ((u[:, None] - seeds[:, 0]) ** 2 + (v[:, None] - seeds[:, 1]) ** 2 for u, v in zip(x, y))
+    classes = labels[np.stack([distance.argmin(-1) for distance in distances])]
     classes[(_noise(rng, size, size, 5) > 0.96)] = 6
     return classes
 

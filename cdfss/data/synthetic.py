@@ -31,7 +31,7 @@ SOURCE_PICTURES = 200
 OBJECT_PICTURES = 10  # of each class, as in FSS-1000
 VALIDATION_CLASSES, TEST_CLASSES = 6, 10
 TILES = 4
-TILE = 576  # pixels; cut 6 x 6 this gives pieces of 96
+TILE = 960  # pixels; cut 6 x 6 this gives pieces of 160
 LESIONS = {"nevus": 16, "melanoma": 14, "seborrheic_keratosis": 12}
 LUNGS = 40
 
@@ -42,6 +42,7 @@ FULL_CLASSES = {"trn": 520, "val": 240, "test": 240}
 FULL_OBJECT = (224, 224)
 FULL_TILES = 803
 FULL_TILE = (2448, 2448)
+DRAWN_TILE = 288  # pixels, before it is enlarged
 FULL_LESIONS = {"nevus": 1867, "melanoma": 519, "seborrheic_keratosis": 208}
 FULL_LESION = ((1022, 767), (3008, 2000), (4288, 2848))  # in turn; those of the cameras differ as much
 FULL_LUNGS = {"CHNCXR": 566, "MCUCXR": 138}  # of Shenzhen and of Montgomery
@@ -104,9 +105,11 @@ def _write_everyday(raw: Path) -> int:
     """PASCAL VOC layout: JPEGImages, SegmentationClassAug with void borders, four lists."""
     rng = np.random.RandomState(20241)
     names = list(scenes.EVERYDAY)
-    looks = {name: scenes.Look(100 + i) for i, name in enumerate(names)}
     entries = []
     for number in range(SOURCE_PICTURES):
+        # Colours differ from picture to picture, as those of cars and sofas do: else the finest features
+        # would be enough, and the source model would not look at the stride-32 maps, on which modules act.
+        looks = {name: scenes.Look(100 + i, rng) for i, name in enumerate(names)}
         chosen = [names[number % len(names)]]
         chosen += list(rng.choice([n for n in names if n not in chosen], rng.randint(1, 3), replace=False))
         picture, masks = scenes.things(rng, scenes.EVERYDAY, looks, chosen[::-1], SIZE)
@@ -313,7 +316,7 @@ def _draw_tile(task: tuple[Path, int]) -> None:
     rng, name = np.random.RandomState([20253, number]), f"{1000 + 137 * number}"
     # Most tiles are nearly of one class, and most pieces are left out. The first two have all classes,
     # however few tiles there are.
-    tile, classes = scenes.land(rng, TILE // 2, 1 + number % 2 if number >= 2 else 12)
+    tile, classes = scenes.land(rng, DRAWN_TILE, 1 + number % 2 if number >= 2 else 12)
     _enlarge(tile, FULL_TILE, raw / "train" / f"{name}_sat.jpg", rng, 0.04)
     _enlarge_mask(_colours(classes), FULL_TILE, raw / "train" / f"{name}_mask.png")
 

@@ -375,6 +375,7 @@ def test_files_open_and_are_the_same_every_time(tmp_path, measured):
 def test_variants_look_different():
     looks = style.looks(table_settings({f"v{n}": {"masker": "S", "steps": n} for n in range(1, 25)}))
     assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 24
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 24
 
 
 def test_every_figure_has_a_function_and_a_caption():

@@ -94,7 +94,8 @@ def looks(settings: dict) -> dict[str, dict]:
             trivial += 1
         else:
             turn, colour = divmod(number, len(COLOURS))
-            line, marker = LINES[turn % len(LINES)], MARKERS[number % len(MARKERS)]
+            # Other pairs of colour and marker at each turn: figures of points have no lines.
+            line, marker = LINES[turn % len(LINES)], MARKERS[(number + turn) % len(MARKERS)]
             styles[name] = {"color": COLOURS[colour], "linestyle": line, "marker": marker}
             number += 1
     return styles

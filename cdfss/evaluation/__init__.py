@@ -1,0 +1,1 @@
+"""From episodes to rows; what is measured in features."""

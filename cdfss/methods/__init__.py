@@ -1,0 +1,1 @@
+"""What turns labelled supports into masks of queries."""

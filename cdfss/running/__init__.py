@@ -1,0 +1,1 @@
+"""What a job needs: devices, precision, files, progress, how it stops, what made a file."""

@@ -1,0 +1,1 @@
+"""HSNet, the modules in it, its adaptation and its source training."""

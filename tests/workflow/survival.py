@@ -124,7 +124,7 @@ def make(folder, url: str) -> Project:
     """The project with its configuration, source pictures, and the server's files as a source."""
     project = Project(folder)
     project.write("c.yaml", CONFIGURATION)
-    registry = folder / "cdfss" / "datasets" / "registry.yaml"
+    registry = folder / "cdfss" / "data" / "registry.yaml"
     entries = yaml.safe_load(registry.read_text())
     files = []
     for path, place in ((ARCHIVE, {"unpack": "."}), ("/class_id.csv", {"save": "class_id.csv"})):

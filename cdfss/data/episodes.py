@@ -143,7 +143,7 @@ def run(settings: dict, index_path: str | Path, path: str | Path) -> None:
     """The job of one list: an index in, a list out.
 
     Args:
-        settings: `Configuration.episode_settings`.
+        settings: `Jobs.episode_settings`.
     """
     pictures = load_index(index_path)
     facts = {"settings": settings, "index": pictures.identity, **provenance.made_with("numpy")}

@@ -251,7 +251,7 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
     """Prepare a raw data set where its format asks for it, open every pair of a split, write the index.
 
     Args:
-        settings: `Configuration.index_settings` and `Configuration.place_of`; without a split all.
+        settings: `Jobs.index_settings` and `Jobs.place_of`; without a split all.
         path: of the index file; a record of the files is written beside it (`tracking`).
         threads: processes that open pictures.
         log: takes lines of text.
@@ -340,7 +340,7 @@ def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tu
     """Index rows of all pairs that can be used, and problems; one file is opened once.
 
     Args:
-        settings: `Configuration.index_settings`; with format "folder", `image_size` is the size at
+        settings: `Jobs.index_settings`; with format "folder", `image_size` is the size at
             which masks must still have foreground.
 
     Returns:

@@ -57,7 +57,7 @@ class Reading:
 
     @classmethod
     def of(cls, settings: dict) -> "Reading":
-        """From `Configuration.index_settings`."""
+        """From `Jobs.index_settings`."""
         limit = settings.get("max_megapixels", cls.max_megapixels)
         return cls(settings["format"] == "folder", settings.get("value_range"), limit)
 

@@ -29,7 +29,7 @@ def home(settings: dict) -> Path:
     """Folder of a data set that is downloaded or generated: `<folder>/<name>/<origin>`.
 
     Args:
-        settings: `Configuration.raw_settings`.
+        settings: `Jobs.raw_settings`.
     """
     kind = settings["synthetic"]
     scale = settings.get("scale")

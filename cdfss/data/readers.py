@@ -48,7 +48,7 @@ def pairs_of(settings: dict) -> list[Pair] | None:
     """Pairs of the settings' split by names and lists alone; None where pieces have to be made first.
 
     Args:
-        settings: `Configuration.index_settings`; without a split the pairs of all.
+        settings: `Jobs.index_settings`; without a split the pairs of all.
 
     Raises:
         CdfssError: as `base_of`.

@@ -61,7 +61,7 @@ def generate(settings: dict, marker: str | Path, threads: int = 1) -> None:
     """Write the raw files of `settings["synthetic"]` to `places.home`, then `marker`.
 
     Args:
-        settings: `Configuration.raw_settings`.
+        settings: `Jobs.raw_settings`.
         threads: processes that draw pictures where there is a scale; the files do not depend on it.
 
     Raises:

@@ -42,7 +42,7 @@ def key(settings: dict, index_path: str | Path) -> str:
     """What the pictures of an index are: the recorded key, or another if their content has changed.
 
     Args:
-        settings: `Configuration.index_settings` and `Configuration.place_of`.
+        settings: `Jobs.index_settings` and `Jobs.place_of`.
     """
     record, present = _load(record_path(index_path)), look(settings)
     if record is not None and settings["root"] is None:

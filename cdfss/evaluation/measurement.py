@@ -92,7 +92,7 @@ def finite(
     Args:
         columns: of the numbers.
         by: the column that says what is compared.
-        settings: `Configuration.table_settings`, for the titles that notes name.
+        settings: `Shown.table_settings`, for the titles that notes name.
     """
     settings = settings or {"variants": {}, "domains": {}}
     titles = {name: variant["title"] for name, variant in settings["variants"].items()}

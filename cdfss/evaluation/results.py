@@ -52,7 +52,7 @@ PREDICTIONS = pa.schema([("episode", pa.int32()), ("mask", pa.binary())])
 
 
 def save(rows: list[dict], path: str | Path, facts: dict, schema: pa.Schema = SCHEMA) -> None:
-    """Write rows; `facts` (`evaluation.origin`) go into the file's metadata."""
+    """Write rows; `facts` (`evaluate.origin`) go into the file's metadata."""
     table = provenance.with_facts(pa.Table.from_pylist(rows, schema), facts)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
@@ -148,7 +148,7 @@ def with_cost(rows: pd.DataFrame, paths) -> pd.DataFrame:
 
 
 def facts(path: str | Path) -> dict:
-    """Metadata of a file of rows, predictions or measurements (`evaluation.origin`).
+    """Metadata of a file of rows, predictions or measurements (`evaluate.origin`).
 
     Raises:
         CdfssError: when it has none.

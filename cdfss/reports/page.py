@@ -76,7 +76,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
         tables: pages of the tables.
         figures: PNG files; the SVG file of each lies beside it.
         galleries: files that `gallery.write` makes.
-        settings: `Configuration.table_settings`.
+        settings: `Shown.table_settings`.
 
     Raises:
         CdfssError: when tables and pictures are of different models, pictures or code, or not whole.

@@ -146,7 +146,7 @@ def train(
     """Train, resuming from `state_folder` when it holds the state of the same training.
 
     Args:
-        settings: `Configuration.source_settings`.
+        settings: `Jobs.source_settings`.
         source: all of its rows are trained on.
         episodes: 1-shot validation episodes of `validation`.
         weights: ImageNet file of the backbone, or "imagenet".
@@ -343,7 +343,7 @@ def run(
     once the checkpoint is written.
 
     Args:
-        compute: `Configuration.compute_settings`.
+        compute: `Jobs.compute_settings`.
     """
     source, validation = index.load(source_path), index.load(validation_path)
     wanted = settings["validation"]

@@ -1,7 +1,7 @@
 """What adaptation does to features (paper figures 2, 3, 6, 7, 8, 9).
 
 All take `measured`, rows of `measurement.FEATURES` or None if the run measures none, and
-`Configuration.table_settings`. Shaded: 95 % bootstrap intervals over episodes. An episode in which
+`Shown.table_settings`. Shaded: 95 % bootstrap intervals over episodes. An episode in which
 an adaptation diverged has no features and is left out of all variants that a figure shows, as in
 tables 3 and 4; mIoU by step counts it as it was predicted.
 """

@@ -17,7 +17,7 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
 
     Args:
         filtered: rows of `measurement.FILTERED`; None if the run has no model.
-        settings: `Configuration.table_settings`.
+        settings: `Shown.table_settings`.
     """
     if filtered is None:
         return lacking("a variant of HSNet")

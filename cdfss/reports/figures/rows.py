@@ -1,6 +1,6 @@
 """What evaluation rows show beyond the paper: learning rates, classes, single episodes.
 
-All take evaluation rows, None if the run has none for them, and `Configuration.table_settings`.
+All take evaluation rows, None if the run has none for them, and `Shown.table_settings`.
 """
 
 import matplotlib.pyplot as plt

@@ -39,7 +39,7 @@ def missing_kinds(settings: dict, shown: str, kinds: Iterable[str]) -> list[str]
     """A note on kinds of variants that a table cannot show; empty if it has all.
 
     Args:
-        shown: key of `Configuration.shown`.
+        shown: key of `Shown.by_subject`.
     """
     there = {settings["variants"][name]["kind"] for name in settings["shown"][shown]}
     lacks = [KINDS[kind] for kind in kinds if kind not in there]
@@ -58,7 +58,7 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
 
     Args:
         rows: evaluation rows.
-        settings: `Configuration.table_settings`.
+        settings: `Shown.table_settings`.
 
     Raises:
         CdfssError: names the combinations that have no rows; and as `statistics.miou_estimates`.
@@ -193,7 +193,7 @@ def main_table(rows: pd.DataFrame | None, settings: dict) -> Table:
 
     Args:
         rows: evaluation rows of the variants it shows; None if the run has none, as in tables 2 and 5.
-        settings: `Configuration.table_settings`.
+        settings: `Shown.table_settings`.
     """
     quoted = pd.concat([published("2"), published("other papers")])
     notes = []

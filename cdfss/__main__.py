@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     of_method = commands.add_parser("check-method", help="check that a method keeps the contract")
     of_method.add_argument("method", help="a name, folder/file.py:Class or module:Class")
     of_method.add_argument("--checkpoint", type=Path, help="source model, for a method that needs one")
-    of_method.add_argument("--backbone", help="frozen network; default efficientnet_lite0")
+    of_method.add_argument("--backbone", help=f"frozen network; default {conformance.BACKBONE}")
     of_method.add_argument("--weights", type=Path, help="file of its ImageNet weights")
     taken = commands.add_parser("spent", help="what a run took: time and memory by rule, disk by folder")
     taken.add_argument("folder", type=Path, help="results/<name>")
@@ -55,7 +55,7 @@ def _check_method(given: argparse.Namespace) -> None:
     if given.checkpoint or given.backbone:
         import torch
 
-        backbone = given.backbone or "efficientnet_lite0"
+        backbone = given.backbone or conformance.BACKBONE
         files = {"weights": given.weights, "checkpoint": given.checkpoint}
         with_files = Given(conformance.SIZE, device=torch.device("cpu"), backbone=backbone, **files)
     for line in conformance.check(given.method, with_files):

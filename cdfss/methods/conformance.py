@@ -11,6 +11,7 @@ from cdfss.methods.contract import Given
 ALIKE = 1e-4  # probabilities of a batch and of one by one; sums of floating point numbers differ
 FLIPPED = 0.005  # share of pixels whose mask may differ then: those at the threshold
 SIZE, EPISODES = 64, 3
+BACKBONE = "efficientnet_lite0"  # whose weights are installed
 
 
 def check(name: str, given: Given | None = None, settings: dict | None = None) -> list[str]:
@@ -43,7 +44,7 @@ def _given(name: str, needs: str) -> Given:
         )
     import torch
 
-    backbone = "efficientnet_lite0" if needs == "backbone" else None
+    backbone = BACKBONE if needs == "backbone" else None
     return Given(SIZE, device=torch.device("cpu"), backbone=backbone)
 
 
@@ -130,15 +131,12 @@ def _of_two_queries(name, method, supports, masks, queries):
         order = [episode, 1 - episode]
         support, mask, query = supports[episode], masks[episode], queries[order]
         if method.batched:
-            method.fit(support[None], mask[None])
-            method.predict(query[None])
-            prediction = calling.checked(name, method.predict(query[None]), (1, *query.shape[:-1]))
-            found.append((prediction.probabilities[0, 0], prediction.masks[0, 0]))
-        else:
-            method.fit(support, mask)
-            method.predict(query)
-            prediction = calling.checked(name, method.predict(query), query.shape[:-1])
-            found.append((prediction.probabilities[0], prediction.masks[0]))
+            support, mask, query = support[None], mask[None], query[None]
+        method.fit(support, mask)
+        method.predict(query)
+        prediction = calling.checked(name, method.predict(query), query.shape[:-1])
+        both = (prediction.probabilities, prediction.masks)
+        found.append([part.reshape(2, *part.shape[-2:])[0] for part in both])
     return tuple(map(np.stack, zip(*found)))
 
 

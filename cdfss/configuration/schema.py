@@ -22,7 +22,8 @@ from pydantic import (
 from cdfss.backbones.facts import BACKBONES, why_not_hsnet
 from cdfss.errors import CdfssError
 from cdfss.methods import contract, known
-from cdfss.methods.hsnet.method import RATE, STEPS, Count, Name, Rate
+from cdfss.methods.contract import Count, Name, Positive
+from cdfss.methods.hsnet.method import RATE, STEPS
 from cdfss.methods.hsnet.method import Settings as HSNetSettings
 
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
@@ -142,7 +143,7 @@ class Source(Section):
     validation: Validation = Validation()
     epochs: Count = Field(30, description="passes over the source; the paper does not state it")
     batch_size: Count = Field(20, description="episodes per step")
-    learning_rate: Rate = Field(1e-3, description="of Adam")
+    learning_rate: Positive = Field(1e-3, description="of Adam")
     seed: Seed = Field(0, description="of the learner's weights, the order and the supports")
     checkpoint: Folder | None = Field(
         None, description="a trained HSNet instead: .safetensors of ours, or a published .pt"
@@ -195,7 +196,7 @@ class Adaptation(Section):
     """Defaults that a variant of HSNet may override."""
 
     steps: int = Field(STEPS, ge=0, description="Adam steps per episode (paper 5.1)")
-    learning_rate: Rate | dict[Name, Rate] = Field(
+    learning_rate: Positive | dict[Name, Positive] = Field(
         RATE, description="of Adam: one number, or one per domain"
     )
 

@@ -10,10 +10,10 @@ No module with a method imports torch at its top, but in its functions: a plan l
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cdfss.errors import CdfssError
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     import torch
 
     from cdfss.backbones.network import Backbone
+
+# Types of settings.
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
 class Settings(BaseModel):
@@ -141,3 +146,19 @@ class Method:
             pictures: (n, S, S, 3) uint8; where `batched`, (E, n, S, S, 3). Not to be changed.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict(pictures)")
+
+
+def refuse_one_class(masks: np.ndarray) -> None:
+    """Supports of an episode (E, k, S, S) without any foreground, or nothing but it, show no object.
+
+    Raises:
+        CdfssError: names the episode and what to do.
+    """
+    for number, foreground in enumerate(masks.reshape(len(masks), -1)):
+        if foreground.all() or not foreground.any():
+            what = "nothing but foreground" if foreground.any() else "no foreground"
+            raise CdfssError(
+                f"supports of episode {number} of the batch: their masks ({masks.shape[1]} of "
+                f"{masks.shape[2]} x {masks.shape[3]} pixels) hold {what}; both classes are needed. Check "
+                "the masks (foreground is true), or choose other supports"
+            )

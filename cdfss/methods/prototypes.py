@@ -4,7 +4,6 @@ import numpy as np
 from pydantic import Field
 
 from cdfss.methods import contract
-from cdfss.methods.ridge import refuse_one_class
 
 
 class Settings(contract.Settings):
@@ -31,7 +30,7 @@ class Prototypes(contract.Method):
 
         from cdfss.running.precision import float32
 
-        refuse_one_class(masks)
+        contract.refuse_one_class(masks)
         self.chosen_ = []  # per episode: number of the map, foreground (C,), background (P, C)
         with torch.inference_mode():
             for supports, truth in zip(pictures, torch.from_numpy(masks).to(self.given.device)):
@@ -56,7 +55,7 @@ class Prototypes(contract.Method):
                 with float32(self.given.device):
                     found.append(similarity.scores(maps[number], *prototypes, size))
             probabilities = torch.sigmoid(self.settings.sharpness * torch.stack(found)).cpu().numpy()
-        return contract.Prediction(probabilities, probabilities >= 0.5)
+        return contract.Prediction(probabilities)
 
     def _maps(self, pictures: np.ndarray) -> list:
         """Unit channel vectors (k, C, h, w) of all maps of pictures (k, S, S, 3)."""

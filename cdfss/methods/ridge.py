@@ -1,15 +1,11 @@
 """Ridge regression in closed form from frozen features to the supports' masks."""
 
-from typing import Annotated
-
 import numpy as np
 from pydantic import Field
 from scipy.special import expit
 
-from cdfss.errors import CdfssError
 from cdfss.methods import contract
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from cdfss.methods.contract import Positive
 
 
 class Settings(contract.Settings):
@@ -66,7 +62,7 @@ class Ridge(contract.Method):
         from cdfss.methods import regression
         from cdfss.running.precision import float32
 
-        refuse_one_class(masks)
+        contract.refuse_one_class(masks)
         side = self.settings.cells
         with torch.inference_mode():
             views = self._views(pictures)
@@ -163,19 +159,3 @@ class Ridge(contract.Method):
                 maps = regression.directions(maps, self.settings.features)
             views.append([m.unflatten(0, (episodes, number)) for m in maps])
         return views
-
-
-def refuse_one_class(masks: np.ndarray) -> None:
-    """Supports of an episode (E, k, S, S) without any foreground, or nothing but it, show no object.
-
-    Raises:
-        CdfssError: names the episode and what to do.
-    """
-    for number, foreground in enumerate(masks.reshape(len(masks), -1)):
-        if foreground.all() or not foreground.any():
-            what = "nothing but foreground" if foreground.any() else "no foreground"
-            raise CdfssError(
-                f"supports of episode {number} of the batch: their masks ({masks.shape[1]} of "
-                f"{masks.shape[2]} x {masks.shape[3]} pixels) hold {what}; both classes are needed. Check "
-                "the masks (foreground is true), or choose other supports"
-            )

@@ -1,17 +1,14 @@
 """HSNet, with the paper's modules or without, as a method."""
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from cdfss.methods import contract
-from cdfss.methods.contract import Given, Prediction
+from cdfss.methods.contract import Count, Given, Name, Positive, Prediction
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 PARTS_OF_WHOLE = {"learner", "backbone"}
 STEPS, RATE = 60, 1e-2  # of Adam (paper 5.1); where neither the variant nor the run says otherwise
 
@@ -25,7 +22,7 @@ class Settings(contract.Settings):
     attention: bool = Field(False, description="ACPA after APM")
     hidden: Count = Field(8, description="width of ACPA's bottleneck (8 in the published code)")
     steps: int | None = Field(None, ge=0, description="default adaptation.steps")
-    learning_rate: Rate | dict[Name, Rate] | None = Field(
+    learning_rate: Positive | dict[Name, Positive] | None = Field(
         None, description="default adaptation.learning_rate"
     )
     trained: list[Literal["masker", "attention", "learner", "backbone"]] | None = Field(

@@ -34,8 +34,18 @@ SCHEMA = pa.schema(
         ("learning_rate", pa.float64()),
         ("parameters_added", pa.int64()),  # of masker and attention
         ("parameters_tuned", pa.int64()),  # of the parts that steps change
+        # Null in rows of version 0.2 and before, and where a method has no such thing.
+        ("source", pa.int32()),  # seed of the source training
+        ("most_votes", pa.int32()),  # that a pixel of the query got, of the supports
+        ("voted_pixels", pa.int64()),  # that the published rule decides otherwise than a majority
+        ("supports_unseen", pa.int32()),  # whose mask holds no stride-32 position
+        ("original_intersection_background", pa.int64()),  # pixels at the query's own size
+        ("original_intersection_foreground", pa.int64()),
+        ("original_union_background", pa.int64()),
+        ("original_union_foreground", pa.int64()),
     ]
 )
+MAY_LACK = SCHEMA.names[SCHEMA.get_field_index("source") :]
 KEY = ["domain", "variant", "shot", "seed", "episode"]
 # What no second run gives again, in files of its own so that all others can be compared byte by byte.
 COST = pa.schema(
@@ -91,6 +101,9 @@ def load(paths) -> pd.DataFrame:
     for file in files:
         table = provenance.read_table(file)
         made[file] = provenance.facts(table.schema)
+        for name in MAY_LACK:
+            if name not in table.column_names:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
         lacks = [name for name in SCHEMA.names if name not in table.column_names]
         if lacks:
             raise CdfssError(

@@ -10,7 +10,7 @@ from cdfss.configuration.shown import Shown
 def table_settings(variants, domains=("lungs", "cells"), title="Demo", **more):
     """`Shown.table_settings` of a run with these variants and domains."""
     values = {"name": "x", "title": title, "image_size": 64, "variants": variants} | more
-    values["data"] = {name: {"format": "fss1000"} for name in ("source", *domains)}
+    values["data"] = {n: {"format": "fss1000"} for n in ("source", *domains)} | more.get("data", {})
     values["source"] = {"data": "source", "validation": {"data": "source"}}
     values["domains"] = {name: {} for name in domains}
     return Shown(Jobs(configuration.parse(values))).table_settings()
@@ -44,6 +44,7 @@ def row(generator, domain, variant, shot, seed, episode):
     return {
         **_of_list(domain, shot, seed, episode),
         "variant": variant,
+        "source": None,
         **_counts(generator),
         "first_loss": 1.0,
         "last_loss": 0.5,

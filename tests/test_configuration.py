@@ -189,7 +189,7 @@ def test_reference_and_schema_are_up_to_date():
     assert (ROOT / "config" / "schema.json").read_text() == reference.schema(), hint
 
 
-SECTIONS = ("source", "adaptation", "analysis", "compute", "validation")
+SECTIONS = ("source", "adaptation", "analysis", "compute", "validation", "primary")
 
 
 def test_the_reference_explains_every_key():

@@ -12,6 +12,7 @@ from cdfss.configuration.schema import (
     Configuration,
     Data,
     Domain,
+    Primary,
     Section,
     Source,
     Validation,
@@ -40,6 +41,7 @@ def reference() -> str:
         ("A target domain", "domains.<name>.", Domain),
         ("Adaptation", "adaptation.", Adaptation),
         ("Analyses", "analysis.", Analysis),
+        ("The primary comparison", "primary.", Primary),
         ("A variant", "variants.<name>.", Variant),
         *(
             (f"A variant with method: {name}", "variants.<name>.", known.find(name).Settings)

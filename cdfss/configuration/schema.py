@@ -315,6 +315,15 @@ class Analysis(Section):
     )
 
 
+class Primary(Section):
+    """The one comparison that the run is about: mean over the domains, for each number of shots."""
+
+    variant: Name | None = Field(
+        None, description="a main variant; default the last main one with APM whose modules are tuned"
+    )
+    against: Name | None = Field(None, description="another main variant; default the baseline")
+
+
 class Configuration(Section):
     """A run: what is trained, adapted, evaluated and tabulated."""
 
@@ -352,6 +361,7 @@ class Configuration(Section):
     domains: dict[Name, Domain] = Field(min_length=1, description="target domains, in table order")
     adaptation: Adaptation = Adaptation()
     analysis: Analysis = Analysis()
+    primary: Primary = Primary()
     variants: dict[Name, AnyVariant] = Field(min_length=1, description="rows of the tables, in order")
 
     @field_validator("seeds", "shots")
@@ -371,6 +381,14 @@ class Configuration(Section):
                 raise ValueError(
                     "domains.average: tables use this name for the mean over domains; rename it"
                 )
+        for key in ("variant", "against"):
+            name = getattr(self.primary, key)
+            if name is not None:
+                _known(f"primary.{key}", name, self.variants, "variants")
+                if not self.variants[name].main:
+                    raise ValueError(f"primary.{key}: {name!r} is not a main variant, so table 1 lacks it")
+        if self.primary.variant is not None and self.primary.variant == self.primary.against:
+            raise ValueError(f"primary compares {self.primary.variant!r} with itself; name two variants")
         for name, entry in self.variants.items():
             least = entry.method_class.least_supports
             few = [shot for shot in self.shots if shot < least]

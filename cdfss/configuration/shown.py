@@ -98,6 +98,14 @@ class Shown:
         untuned = [name for name in as_it_is if not self.run.variants[name].settings.tuned_parts]
         return next(iter(untuned + as_it_is), None)
 
+    @cached_property
+    def primary(self) -> dict[str, str] | None:
+        """The comparison that the run is about; by default of the last main variant with APM, tuned."""
+        asked = self.run.primary
+        modules = [name for name in self.by_subject["main"] if self.kind_of(name) == "modules"]
+        variant, against = asked.variant or next(iter(modules[::-1]), None), asked.against or self.baseline
+        return {"variant": variant, "against": against} if variant and against else None
+
     def table_settings(self) -> dict[str, Any]:
         """What tables and figures need to know of the run, as plain values."""
         return {
@@ -117,6 +125,14 @@ class Shown:
             },
             "shown": self.by_subject,
             "baseline": self.baseline,
+            "primary": self.primary,
+            "pictured": list(self.pictured),
+            # A person's own pictures are few, and others will come; published lists are what others use.
+            "stated": {
+                name: "pictures" if self.run.data[name].format == "folder" else "lists"
+                for name in self.run.domains
+            },
+            "sources": [],
             "rate_families": self.rate_families,
             "shots": self.run.shots,
             "seeds": self.run.seeds,

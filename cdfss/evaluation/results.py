@@ -103,7 +103,9 @@ def load(paths) -> pd.DataFrame:
         made[file] = provenance.facts(table.schema)
         for name in MAY_LACK:
             if name not in table.column_names:
-                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+                table = table.append_column(
+                    SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type)
+                )
         lacks = [name for name in SCHEMA.names if name not in table.column_names]
         if lacks:
             raise CdfssError(

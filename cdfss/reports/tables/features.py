@@ -10,11 +10,14 @@ from cdfss.reports.statistics import UNKNOWN, Estimate
 from cdfss.reports.tables.miou import MIOU
 from cdfss.reports.tables.quoted import QUOTED, published_of
 from cdfss.reports.tables.writing import (
+    CHANGED,
     GAINS,
-    INTERVALS,
     Section,
     Table,
+    about_intervals,
+    adjust,
     as_cells,
+    changes,
     columns_of,
     title_of,
     with_interval,
@@ -50,11 +53,12 @@ def information_table(
         parts.append(after_step(masked).assign(cell=masked["variant"]))
     rows = _above_chance(pd.concat(parts, ignore_index=True))
     rows, left_out = finite(rows, [*INFORMATION], "cell", settings)
-    estimates = {"miou": statistics.list_miou_estimates(rows, "cell")}
-    estimates |= {column: statistics.mean_estimates(rows, column, "cell") for column in INFORMATION}
+    stated = settings["stated"]
+    estimates = {"miou": statistics.list_miou_estimates(rows, stated, "cell")}
+    estimates |= {column: statistics.mean_estimates(rows, column, stated, "cell") for column in INFORMATION}
     forms = {"miou": (".2f", "+.2f")} | dict.fromkeys(INFORMATION, (".4f", "+.4f"))
-    sections, lines = [], []
-    for domain, name in settings["domains"].items():
+    by_domain: dict[str, list[dict]] = {}
+    for domain in settings["domains"]:
         miou = {cell: estimate for (cell, d), estimate in estimates["miou"].items() if d == domain}
         filters = [name for name in pictures["cell"].unique() if name in miou and name != NO_FILTER]
         if not filters or NO_FILTER not in miou:
@@ -63,21 +67,28 @@ def information_table(
         best, worst = (choose(filters, key=lambda name: miou[name].value) for choose in (max, min))
         shown = [("no filter", NO_FILTER), ("best filter", best), ("worst filter", worst)]
         shown += [(f"after {variants[cell]}", cell) for cell in miou if cell in variants]
-        headings = [f"{heading}, nats" for heading in INFORMATION.values()]
-        section = Section(name, ["", "mIoU, %", *headings])
         for heading, cell in shown:
-            line = {"domain": domain, "row": heading, "cell": cell}
+            label = f"{heading}: {cell}" if cell in filters else heading
+            line = {"domain": domain, "row": heading, "cell": cell, "heading": label}
             for column, of_all in estimates.items():
                 line |= of_all[cell, domain].columns(column)
                 if cell != NO_FILTER:
                     line |= (of_all[cell, domain] - of_all[NO_FILTER, domain]).columns(f"{column}_gain")
             line["episodes"] = int((rows["cell"].eq(cell) & rows["domain"].eq(domain)).sum())
-            lines.append(line)
-            label = f"{heading}: {cell}" if cell in filters else heading
-            section.add([label, *(with_interval(line, c, forms[c][0]) for c in forms)])
-            if cell != NO_FILTER:
+            by_domain.setdefault(domain, []).append(line)
+    lines = [line for of_domain in by_domain.values() for line in of_domain]
+    adjust(lines, [f"{column}_gain" for column in forms])
+    sections = []
+    for domain, of_domain in by_domain.items():
+        headings = [f"{heading}, nats" for heading in INFORMATION.values()]
+        section = Section(settings["domains"][domain], ["", "mIoU, %", *headings])
+        for line in of_domain:
+            section.add([line.pop("heading"), *(with_interval(line, c, forms[c][0]) for c in forms)])
+            if line["cell"] != NO_FILTER:
                 differences = (with_interval(line, f"{c}_gain", forms[c][1]) for c in forms)
                 section.add(["− no filter", *differences], "detail")
+                without = (changes(line, f"{c}_gain", forms[c][1], settings) for c in forms)
+                section.add([CHANGED, *without], "detail")
         if settings["published"]:
             for quoted in _quoted_information(domain, first["shot"]):
                 section.add(quoted, "quoted")
@@ -94,8 +105,9 @@ def _information_notes(first: pd.Series, episodes: dict[str, int], settings: dic
         MIOU.split(' "Average"')[0],
         "MI in nats, the mean over channel pairs of the last stride-32 map, of whole pictures. Above "
         "chance: less what the same estimate gives once each channel is shifted by an offset of its own, "
-        "that is for channels as smooth as these which share nothing. The paper does not state its "
-        "estimator, so its level is not comparable with ours.",
+        "that is for channels as smooth as these that share little (of n positions one pair in n keeps "
+        "its places by chance). The paper does not state its estimator, so its level is not comparable "
+        "with ours.",
         "Best and worst of the eight filters by mIoU: chosen on the episodes that they are shown on, "
         "which flatters their differences; the intervals do not know of the choice.",
         f"Low frequencies: up to {first['radius']:g} of the highest one along an axis; removed "
@@ -103,7 +115,7 @@ def _information_notes(first: pd.Series, episodes: dict[str, int], settings: dic
         "ACPA multiplies channels by positive factors, which changes MI only through the masks tuned "
         "beside it.",
         f"{first['shot']}-shot, seed {first['seed']}; episodes: {episodes}.",
-        INTERVALS,
+        about_intervals(settings),
         GAINS,
     ]
     if settings["published"]:
@@ -148,14 +160,13 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
     shot, seed = (int(measured[column].iloc[0]) for column in ("shot", "seed"))
     measured = measured.assign(distance=1 - measured["cka"])
     measured, left_out = finite(measured, ["distance"], "variant", settings)
-    estimates = statistics.mean_estimates(measured, "distance")
+    estimates = statistics.mean_estimates(measured, "distance", settings["stated"])
     baseline = settings["baseline"]
     compared = baseline in set(measured["variant"])
     paper = published_of("7", shot, "support-query CKA distance")
     section = Section("", ["1 − CKA", *settings["domains"].values(), "Average"])
     lines = []
     for variant in measured["variant"].unique():
-        mine = []
         for name, group in columns_of(settings).items():
             estimate = Estimate.mean(estimates.get((variant, domain), UNKNOWN) for domain in group)
             line = {"variant": variant, "domain": name, **estimate.columns("distance")}
@@ -164,12 +175,16 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
                 line |= (estimate - reference).columns("gain")
             if settings["published"]:
                 line["published"] = np.mean([paper.get((variant, domain), np.nan) for domain in group])
-            mine.append(line)
-        lines += mine
+            lines.append(line)
+    adjust(lines, ["gain"])
+    for variant in measured["variant"].unique():
+        mine = [line for line in lines if line["variant"] == variant]
         heading = settings["variants"][variant]["title"]
         section.add([heading, *(with_interval(c, "distance", ".4f") for c in mine)])
         if "gain" in mine[0]:
             section.add(["− baseline", *(with_interval(c, "gain", "+.4f") for c in mine)], "detail")
+            without = (changes(c, "gain", "+.4f", settings) for c in mine)
+            section.add([CHANGED, *without], "detail")
         if settings["published"] and not np.isnan([c["published"] for c in mine]).all():
             quoted = as_cells([c["published"] for c in mine], ".4f")
             section.add(["quoted: paper", *quoted], "detail")
@@ -180,7 +195,7 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
         "ACPA, of whole pictures. The examples are the channels, the features their values at the "
         "positions; the paper does not state its examples, so its level is not comparable with ours.",
         f"{shot}-shot, seed {seed}.",
-        INTERVALS,
+        about_intervals(settings),
         GAINS
         if compared
         else f"Not in this table: {KINDS['baseline']}, so there are no differences from it.",

@@ -10,14 +10,18 @@ from cdfss.errors import CdfssError
 from cdfss.evaluation import results
 from cdfss.reports import statistics
 from cdfss.reports.catalogue import KINDS, TABLES
-from cdfss.reports.statistics import Estimate
+from cdfss.reports.statistics import READINGS, Estimate
 from cdfss.reports.tables.quoted import QUOTED, published, quoted_lines
 from cdfss.reports.tables.writing import (
+    AVERAGE,
+    CHANGED,
     GAINS,
-    INTERVALS,
     Section,
     Table,
+    about_intervals,
+    adjust,
     as_cells,
+    changes,
     columns_of,
     title_of,
     with_interval,
@@ -26,6 +30,11 @@ from cdfss.reports.tables.writing import (
 MIOU = (
     "mIoU in percent: intersection and union are summed over the episodes of a class, divided, and "
     'averaged over the classes. "Average" is the mean over the domains.'
+)
+PRIMARY = (
+    "Primary comparison: the one that the run was made for, named in its configuration (primary) before it "
+    "ran, with its own p value for each number of shots. All others are looked at beside it, and a star "
+    "there holds after correction for all of them."
 )
 PROTOCOL = (
     "Choices where the paper is silent (docs/fidelity.md), unless a variant is configured otherwise: each "
@@ -52,9 +61,10 @@ def missing_kinds(settings: dict, shown: str, kinds: Iterable[str]) -> list[str]
 def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.DataFrame:
     """mIoU in long form: a line per (variant, domain or "average", shot).
 
-    Columns: miou and gain (over the baseline, paired), each with _low and _high, in percent and
-    percentage points; fb_iou (percent); episodes; seeds; seed_sd, the standard deviation of mIoU
-    over seeds, missing for one; published, the paper's value, where the settings ask for it.
+    Columns: miou and gain (over the baseline, paired) in percent and percentage points, each with what
+    `statistics.Estimate.columns` and `readings` say of it; gain_p_holm (`adjust`); fb_iou (percent);
+    episodes; seeds; seed_sd, the standard deviation of mIoU over seeds, missing for one; sources and
+    source_sd, the same of source trainings; published, the paper's value, where the settings ask for it.
 
     Args:
         rows: evaluation rows.
@@ -65,12 +75,10 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
     """
     baseline = settings["baseline"]
     must_have_rows(rows, settings, variants)
-    estimates = statistics.miou_estimates(rows)
-    fb_iou = {
-        key: 100 * metrics.fb_iou(*results.counts(group))
-        for key, group in rows.groupby(["variant", "domain", "shot", "seed"], sort=False)
-    }
-    episodes = rows.groupby(["variant", "domain", "shot"]).size()
+    estimates = statistics.miou_estimates(rows, settings["stated"])
+    scores = other_scores(rows)
+    episodes = rows.groupby(["variant", "domain", "shot", "source"], dropna=False).size()
+    episodes = episodes.groupby(["variant", "domain", "shot"]).first()
     paper = published("10").set_index(["method", "domain", "shot"])["value"]
     lines = []
     for variant in variants:
@@ -79,39 +87,100 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
                 keys = [(domain, shot, seed) for domain in domains for seed in settings["seeds"]]
                 mine = Estimate.mean(estimates[variant, *key] for key in keys)
                 line = {"variant": variant, "domain": name, "shot": shot, **mine.columns("miou")}
+                line |= mine.readings("miou")
                 if baseline and variant != baseline:
-                    reference = Estimate.mean(estimates[baseline, *key] for key in keys)
-                    line |= (mine - reference).columns("gain")
+                    gain = mine - Estimate.mean(estimates[baseline, *key] for key in keys)
+                    line |= gain.columns("gain") | gain.readings("gain")
                 by_seed = [
                     np.mean([estimates[variant, domain, shot, seed].value for domain in domains])
                     for seed in settings["seeds"]
                 ]
-                line["fb_iou"] = np.mean([fb_iou[variant, *key] for key in keys])
+                line |= {
+                    score: np.mean([of_all[variant, *key] for key in keys])
+                    for score, of_all in scores.items()
+                }
                 line["episodes"] = sum(episodes[variant, domain, shot] for domain in domains)
-                line["seeds"] = len(by_seed)
-                line["seed_sd"] = np.std(by_seed, ddof=1) if len(by_seed) > 1 else np.nan
+                for kind, values in (("seed", by_seed), ("source", list(mine.by_source.values()))):
+                    line[f"{kind}s"] = len(values)
+                    line[f"{kind}_sd"] = np.std(values, ddof=1) if len(values) > 1 else np.nan
                 if settings["published"]:
                     values = [paper.get((variant, domain, shot), np.nan) for domain in domains]
                     line["published"] = np.mean(values)
                     line["published_difference"] = line["miou"] - line["published"]
                 lines.append(line)
+    adjust(lines, ["gain"], lambda line: _is_primary(line, settings))
     return pd.DataFrame(lines)
 
 
+def _is_primary(line: dict, settings: dict) -> bool:
+    """Whether a line's gain is the primary comparison."""
+    primary = {"variant": line["variant"], "against": settings["baseline"]}
+    return line["domain"] == AVERAGE and primary == settings["primary"]
+
+
+def other_scores(rows: pd.DataFrame) -> dict[str, dict[tuple, float]]:
+    """Scores besides mIoU in percent by (variant, domain, shot, seed), means over source trainings."""
+    keys = ["variant", "domain", "shot", "seed"]
+    scores: dict[str, dict[tuple, list[float]]] = {}
+    for (*key, _), group in rows.groupby([*keys, "source"], sort=False, dropna=False):
+        found = {"fb_iou": metrics.fb_iou(*results.counts(group))}
+        for score, value in found.items():
+            scores.setdefault(score, {}).setdefault(tuple(key), []).append(100 * value)
+    return {score: {key: np.mean(v) for key, v in of_all.items()} for score, of_all in scores.items()}
+
+
 def must_have_rows(rows: pd.DataFrame, settings: dict, variants: list[str]) -> None:
-    """Refuse rows that lack a variant on a domain, number of shots or seed of the run.
+    """Refuse rows that lack a variant on a domain, number of shots, seed or source training of the run.
 
     Raises:
         CdfssError: names what is missing.
     """
-    wanted = pd.MultiIndex.from_product(
-        [variants, list(settings["domains"]), settings["shots"], settings["seeds"]]
-    )
-    there = set(zip(rows["variant"], rows["domain"], rows["shot"], rows["seed"]))
+    wanted = [
+        (variant, domain, shot, seed, source)
+        for variant in variants
+        for domain in settings["domains"]
+        for shot in settings["shots"]
+        for seed in settings["seeds"]
+        for source in sources_of(variant, settings)
+    ]
+    sources = [None if pd.isna(source) else int(source) for source in rows["source"]]
+    there = set(zip(rows["variant"], rows["domain"], rows["shot"], rows["seed"], sources))
     missing = [key for key in wanted if key not in there]
     if missing:
-        shown = "; ".join(f"{v}, {d}, {shot}-shot, seed {seed}" for v, d, shot, seed in missing[:10])
+        shown = "; ".join(
+            f"{v}, {d}, {shot}-shot, seed {seed}" + ("" if source is None else f", source seed {source}")
+            for v, d, shot, seed, source in missing[:10]
+        )
         raise CdfssError(f"tables: {len(missing)} combinations have no evaluation rows: {shown}")
+
+
+def sources_of(variant: str, settings: dict) -> list[int | None]:
+    """Seeds of the source trainings that a variant was evaluated with; [None] where it needs none."""
+    trained = settings["variants"][variant]["needs"] == "source"
+    return (settings["sources"] if trained else []) or [None]
+
+
+def primary_section(rows: pd.DataFrame, settings: dict) -> Section | None:
+    """The run's primary comparison; None where it names none."""
+    if settings["primary"] is None:
+        return None
+    variant, against = (settings["primary"][key] for key in ("variant", "against"))
+    estimates = statistics.miou_estimates(
+        rows[rows["variant"].isin([variant, against])], settings["stated"]
+    )
+    cells = []
+    for shot in settings["shots"]:
+        keys = [(domain, shot, seed) for domain in settings["domains"] for seed in settings["seeds"]]
+        mine, other = (Estimate.mean(estimates[name, *key] for key in keys) for name in (variant, against))
+        cells.append({"variant": variant, **(mine - other).columns("gain")})
+    section = Section(
+        "Primary comparison: average mIoU, points", ["", *(f"{shot}-shot" for shot in settings["shots"])]
+    )
+    titles = [settings["variants"][name]["title"] for name in (variant, against)]
+    section.add([" − ".join(titles), *(with_interval(c, "gain", "+.2f") for c in cells)])
+    section.add(["p", *as_cells([c["gain_p"] for c in cells], ".3g")], "detail")
+    section.add([CHANGED, *(changes(c, "gain", "+.2f", settings) for c in cells)], "detail")
+    return section
 
 
 def miou_sections(
@@ -120,20 +189,26 @@ def miou_sections(
     """A section per number of shots: a line per variant, its gain over the baseline, quoted values."""
     if numbers.empty:
         return []
-    by_cell = numbers.set_index(["variant", "domain", "shot"])
+    by_cell = {(line["variant"], line["domain"], line["shot"]): line for line in numbers.to_dict("records")}
     sections = []
     for shot in settings["shots"]:
         section = Section(f"{shot}-shot", ["mIoU, %", *settings["domains"].values(), "Average"])
         for variant in numbers["variant"].unique():
-            mine = [by_cell.loc[(variant, domain, shot)] for domain in columns_of(settings)]
+            mine = [by_cell[variant, domain, shot] for domain in columns_of(settings)]
             title = settings["variants"][variant]["title"]
             section.add([title, *(with_interval(c, "miou") for c in mine)])
-            if "gain" in by_cell and not np.isnan(mine[0]["gain"]):
+            if not np.isnan(mine[0].get("gain", np.nan)):
                 gains = (with_interval(c, "gain", "+.2f") for c in mine)
                 section.add(["− baseline", *gains], "detail")
-            if mine[0]["seeds"] > 1:
-                spread = as_cells([c["seed_sd"] for c in mine], ".2f")
-                section.add(["sd over seeds", *spread], "detail")
+                section.add([CHANGED, *(changes(c, "gain", "+.2f", settings) for c in mine)], "detail")
+            for kind, heading in (("seed", "sd over seeds"), ("source", "sd over source trainings")):
+                if mine[0][f"{kind}s"] > 1:
+                    spread = as_cells([c[f"{kind}_sd"] for c in mine], ".2f")
+                    section.add([heading, *spread], "detail")
+            if mine[0]["sources"] > 1:
+                ends = ([c[f"miou_training_{end}"] for end in ("low", "high")] for c in mine)
+                shown = ("" if np.isnan(low) else f"[{low:.2f}, {high:.2f}]" for low, high in ends)
+                section.add([READINGS["training"], *shown], "detail")
             if settings["published"] and not np.isnan([c["published"] for c in mine]).all():
                 section.add(["quoted: paper", *as_cells([c["published"] for c in mine], ".2f")], "detail")
                 difference = as_cells([c["published_difference"] for c in mine], "+.2f")
@@ -161,13 +236,16 @@ def _miou_table(
         lacks = [*notes, *missing_kinds(settings, shown, ["baseline"])]
         return Table(number, title_of(number, settings), pd.DataFrame(), [], lacks)
     numbers = miou_numbers(rows, settings, settings["shown"][shown])
-    about = [MIOU, INTERVALS, GAINS, PROTOCOL]
+    about = [MIOU, about_intervals(settings), GAINS, PROTOCOL]
     if settings["baseline"] is None:
         about.remove(GAINS)
         notes = [*notes, f"Not in this run: {KINDS['baseline']}, so there are no differences from it."]
     if settings["published"]:
         about.append(QUOTED)
     sections = miou_sections(numbers, settings, quoted)
+    if number == 1 and (primary := primary_section(rows, settings)):
+        sections.insert(0, primary)
+        about.insert(0, PRIMARY)
     notes = [*notes, *diverged(rows, settings)]
     return Table(number, title_of(number, settings), numbers, sections, [*about, *notes])
 

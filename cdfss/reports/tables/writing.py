@@ -12,16 +12,63 @@ from tabulate import tabulate
 
 from cdfss.reports import page, statistics
 from cdfss.reports.catalogue import TABLES
+from cdfss.reports.statistics import READINGS
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
 AVERAGE = "average"
-INTERVALS = (
-    f"In brackets: 95 % bootstrap interval over episodes, drawn again {statistics.RESAMPLES:,} times "
-    "within each class (classes of a single episode from each other). It is about other lists of this size "
-    "from these pictures; the chance of source training, of which there is one model, is not in it."
+SIGNIFICANT = 0.05
+CHANGED = "episodes changed; without one"
+GAINS = (
+    "Lines that begin with a minus sign: paired difference on the same episodes, with its interval. "
+    f"*: below {SIGNIFICANT} by a two-sided t test after Holm's correction for all such differences of the "
+    "table. Below each: how many episodes are not the same in both, and the difference without the one "
+    "episode that moves it most."
 )
-GAINS = "Lines that begin with a minus sign: paired difference on the same episodes, with its interval."
+
+
+class Link(str):
+    """The text of a cell that leads to an episode's picture on the page of the run.
+
+    Attributes:
+        target: `anchor_of` the episode.
+    """
+
+    target: str
+
+    def __new__(cls, text: str, target: str):
+        link = super().__new__(cls, text)
+        link.target = target
+        return link
+
+
+def anchor_of(domain: str, shot: int, episode: int) -> str:
+    """Where the page of a run has an episode of the first seed."""
+    return f"episode-{domain}-{shot}shot-{episode}"
+
+
+def about_intervals(settings: dict) -> str:
+    """The note on what the intervals of a table are about."""
+    titles = settings["domains"]
+    stated = {
+        reading: [t for d, t in titles.items() if settings["stated"][d] == reading] for reading in READINGS
+    }
+    stated = {reading: names for reading, names in stated.items() if names}
+    about = "; ".join(
+        READINGS[reading] + (f" ({', '.join(names)})" if len(stated) > 1 else "")
+        for reading, names in stated.items()
+    )
+    several = len(settings["sources"]) > 1
+    not_in = ["ACPA's first weights", "the order of a list that is tuned through"]
+    not_in = [*([] if several else ["the source training, of which there is one"]), *not_in]
+    return (
+        "In brackets: 95 % interval, from leaving out one episode at a time within each class (classes of "
+        f"a single episode together) and Student's t. It is about {about}. Not in it: the chance of "
+        f"{', of '.join(not_in)}. A number without brackets has no interval that would hold: of fewer than "
+        f"{statistics.LEAST_EPISODES} episodes, or a difference that comes down to fewer than "
+        f"{statistics.LEAST_CHANGES}; columns *_why of the .csv say which, and others there have the "
+        "intervals of other readings."
+    )
 
 
 @dataclass
@@ -135,10 +182,39 @@ def columns_of(settings: dict) -> dict[str, list[str]]:
 
 
 def with_interval(cell, name: str, form: str = ".2f") -> str:
-    """A number and its interval as text, from `Estimate.columns`; nothing for a missing one."""
+    """A number and its interval as text, from `Estimate.columns`; nothing for a missing one.
+
+    A star where `adjust` found it to differ from 0.
+    """
     if np.isnan(cell[name]):
         return ""
-    if np.isnan(cell[f"{name}_low"]):  # of a single episode
+    star = "*" if cell.get(f"{name}_p_holm", np.nan) < SIGNIFICANT else ""
+    if np.isnan(cell[f"{name}_low"]):
         return format(cell[name], form)
     low, high = (format(cell[f"{name}_{end}"], form) for end in ("low", "high"))
-    return f"{format(cell[name], form)} [{low}, {high}]"
+    return f"{format(cell[name], form)} [{low}, {high}]{star}"
+
+
+def adjust(lines: list[dict], names: Iterable[str], apart=lambda line: False) -> None:
+    """Give lines `name_p_holm` for the `Difference.columns` of these names, one family of comparisons.
+
+    Args:
+        apart: whether a line's differences are not of the family, as the primary comparison is not.
+    """
+    cells = [(line, name) for name in names for line in lines if f"{name}_p" in line and not apart(line)]
+    for (line, name), p in zip(cells, statistics.holm([line[f"{name}_p"] for line, name in cells])):
+        line[f"{name}_p_holm"] = p
+
+
+def changes(cell, name: str, form: str, settings: dict) -> str:
+    """How many episodes a difference is of, and what it is without one; leads to that one's picture."""
+    if np.isnan(cell[name]):
+        return ""
+    text = " of ".join(f"{cell[f'{name}_{key}']:.0f}" for key in ("changed", "episodes"))
+    if not cell[f"{name}_influential"]:
+        return text
+    if not np.isnan(cell[f"{name}_without"]):
+        text += f"; {format(cell[f'{name}_without'], form)}"
+    domain, shot, seed, episode = cell[f"{name}_influential"].split()
+    shown = cell.get("variant") in settings["pictured"] and int(seed) == settings["seeds"][0]
+    return Link(text, anchor_of(domain, int(shot), int(episode))) if shown else text

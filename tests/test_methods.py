@@ -14,9 +14,9 @@ from cdfss import CdfssError, __main__, configuration
 from cdfss.configuration import schema
 from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.shown import Shown
-from cdfss.evaluation import evaluate
+from cdfss.evaluation import evaluate, results
 from cdfss.methods import calling, conformance, known, own
-from cdfss.methods.contract import Given, Prediction
+from cdfss.methods.contract import COUNTS, Given, Prediction
 from cdfss.running import provenance
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -89,6 +89,7 @@ def test_our_methods_keep_the_contract(name):
         {"masker": "S", "steps": 1, "pairs": "leave_one_out"},
         {"trained": ["learner"], "steps": 1, "learning_rate": 1e-4},
         {"masker": "S", "steps": 1, "reset": "never"},
+        {"steps": 0, "vote": "mean"},
     ],
 )
 def test_hsnet_keeps_the_contract(settings, checkpoint):
@@ -333,6 +334,74 @@ def test_losses_of_a_wrong_shape_are_refused(mine):
     method = calling.build(name, {}, Given(64))
     with pytest.raises(CdfssError, match=r"losses have the shape \[2, 2\]; expected \['steps'\]"):
         calling.segment(name, method, *conformance.episodes(64, 1))
+
+
+LEVEL = "self.settings.level, np.float32)"
+COUNTED = f"{LEVEL}, None, "  # before the counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ("[3]", "predict returned counts of list; expected a dictionary with names of most_votes, "),
+        (
+            "{'pixels': [3]}",
+            r"returned counts of \['pixels'\]; expected a dictionary with names of most_vo",
+        ),
+        ("{'most_votes': [0.5]}", r"most_votes of type float64 and shape \[1\]; expected a whole number"),
+        ("{'most_votes': 3}", r"most_votes of type int64 and shape \[\]; expected .* every query, \[1\]"),
+        ("{'most_votes': [-1]}", "most_votes of -1; expected 0 or more"),
+        ("{'most_votes': ['a']}", "most_votes of type <U1"),
+    ],
+)
+def test_counts_that_are_no_whole_numbers_of_queries_are_refused(counts, message, mine):
+    name = mine((LEVEL, COUNTED + counts))
+    with pytest.raises(calling.BrokenContract, match=message):
+        conformance.check(name)
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (
+            "{'most_votes': [2] * len(pictures)} if self.n % 2 else {}",
+            "predict counted .*'most_votes'.* for one",
+        ),
+        (
+            "{'most_votes': [self.n] * len(pictures)}",
+            "for episodes one by one, .* most_votes is .*; expected",
+        ),
+        ("{'voted_pixels': [9 * self.n] * len(pictures)}", "for episodes one by one, .* voted_pixels is"),
+    ],
+)
+def test_counts_that_hang_on_other_episodes_break_the_contract(count, message, mine):
+    name = mine((LEVEL, COUNTED + count), ("        pass", "        self.n = getattr(self, 'n', 0) + 1"))
+    with pytest.raises(CdfssError, match=message):
+        conformance.check(name)
+
+
+def test_counts_of_ones_own_method_come_to_its_episodes(mine):
+    """Of a batch and one by one, some of them or none; a row has a column for each."""
+    name = mine(
+        (LEVEL, COUNTED + "{'most_votes': self.sums[..., None].repeat(pictures.shape[-4], -1)}"),
+        ("        pass", "        self.sums = masks.sum((-3, -2, -1))"),
+        ("class Mine(contract.Method):", "class Mine(contract.Method):\n    batched = True"),
+    )
+    assert conformance.check(name)
+    episodes = conformance.episodes(64, 2)
+    found = calling.segment(name, calling.build(name, {}, Given(64)), *episodes)
+    assert list(found.counts) == ["most_votes"]
+    assert found.counts["most_votes"].tolist() == episodes[1].sum((1, 2, 3)).tolist()
+    alone = mine(
+        (LEVEL, COUNTED + "{'most_votes': [self.sums] * len(pictures)}"),
+        ("        pass", "        self.sums = masks.sum()"),
+        name="alone",
+    )
+    one_by_one = calling.segment(alone, calling.build(alone, {}, Given(64)), *episodes)
+    assert one_by_one.counts["most_votes"].tolist() == found.counts["most_votes"].tolist()
+    silent = mine(name="silent")
+    assert calling.segment(silent, calling.build(silent, {}, Given(64)), *episodes).counts == {}
+    assert set(COUNTS) <= set(results.SCHEMA.names)
 
 
 @pytest.mark.parametrize("parameters", ["3", "None", "(1, 'b')", "(1.5, 2)"])

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cdfss.errors import CdfssError
 from cdfss.methods import known, own
-from cdfss.methods.contract import Method, Prediction
+from cdfss.methods.contract import COUNTS, Method, Prediction
 from cdfss.running import devices
 
 TOLERANCE = 1e-5  # that a probability may lie outside 0..1
@@ -27,12 +27,14 @@ class Segmented:
         masks: of the queries, (E, S, S) bool.
         probabilities: of foreground, (E, S, S) float32 in 0..1.
         losses: before each step, (E, steps).
+        counts: (E,) whole numbers by names of `contract.COUNTS`, of those that the method counts.
         fit_seconds, predict_seconds: of an episode.
     """
 
     masks: np.ndarray
     probabilities: np.ndarray
     losses: np.ndarray
+    counts: dict[str, np.ndarray]
     fit_seconds: float
     predict_seconds: float
 
@@ -95,10 +97,17 @@ def segment(
             predictions.append(checked(name, prediction, query.shape[:-1]))
             losses.append(_losses(name, method, mask.shape[:1] if method.batched else ()))
     size = queries.shape[:-1]
+    counted = [list(p.counts) for p in predictions]
+    if other := [names for names in counted if set(names) != set(counted[0])]:
+        raise BrokenContract(
+            f"method {name!r}: predict counted {counted[0]} for one episode and {other[0]} for another; "
+            "expected the same for all"
+        )
     return Segmented(
         np.concatenate([p.masks for p in predictions]).reshape(size),
         np.concatenate([p.probabilities for p in predictions]).reshape(size),
         np.concatenate(losses),
+        {what: np.concatenate([p.counts[what].reshape(-1) for p in predictions]) for what in counted[0]},
         *(seconds / len(queries)),
     )
 
@@ -137,7 +146,32 @@ def checked(name: str, prediction: Prediction, shape: tuple[int, ...]) -> Predic
         raise BrokenContract(
             f"method {name!r}: predict returned masks of type {masks.dtype}; expected bool"
         )
-    return Prediction(probabilities.astype(np.float32, copy=False), masks)
+    counts = _checked_counts(name, prediction.counts, tuple(shape[:-2]))
+    return Prediction(probabilities.astype(np.float32, copy=False), masks, counts)
+
+
+def _checked_counts(name: str, counts, queries: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Counts of queries, (n,) or (E, n), as int64 arrays."""
+    if not isinstance(counts, dict) or set(counts) - set(COUNTS):
+        said = sorted(map(str, counts)) if isinstance(counts, dict) else type(counts).__name__
+        raise BrokenContract(
+            f"method {name!r}: predict returned counts of {said}; expected a dictionary with names of "
+            f"{', '.join(COUNTS)}, or none"
+        )
+    checked = {}
+    for what, values in counts.items():
+        values = np.asarray(values)
+        if values.shape != queries or not np.issubdtype(values.dtype, np.integer):
+            raise BrokenContract(
+                f"method {name!r}: predict returned {what} of type {values.dtype} and shape "
+                f"{list(values.shape)}; expected a whole number of every query, {list(queries)}"
+            )
+        if (values < 0).any():
+            raise BrokenContract(
+                f"method {name!r}: predict returned {what} of {values.min()}; expected 0 or more"
+            )
+        checked[what] = values.astype(np.int64)
+    return checked
 
 
 def parameters(name: str, method: Method) -> tuple[int, int]:

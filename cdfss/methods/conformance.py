@@ -6,7 +6,7 @@ import numpy as np
 
 from cdfss.errors import CdfssError
 from cdfss.methods import calling, known
-from cdfss.methods.contract import Given
+from cdfss.methods.contract import COUNTS, Given
 
 ALIKE = 1e-4  # probabilities of a batch and of one by one; sums of floating point numbers differ
 FLIPPED = 0.005  # share of pixels whose mask may differ then: those at the threshold
@@ -84,10 +84,7 @@ def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
             calling.segment(name, method, *(array[e : e + 1] for array in (supports, masks, queries)))
             for e in reversed(range(EPISODES))
         ]
-        alone = tuple(
-            np.concatenate([getattr(one, what) for one in reversed(alone)])
-            for what in ("probabilities", "masks")
-        )
+        alone = _together(reversed(alone))
         _alike(name, alone, first, ALIKE, "for episodes one by one, in another order")
         yield f"{k}-shot: a batch gives what episodes give one by one, in any order"
 
@@ -116,16 +113,25 @@ def _ends_in_words(name, method, supports, masks, queries, kind: str) -> None:
         ) from error
 
 
-def _segment(name, method, *episodes) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and masks (E, S, S), in batches as large as the method takes."""
+def _segment(name, method, *episodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_together` of the episodes, in batches as large as the method takes."""
     number = method.most_at_once or EPISODES
     parts = [[array[begin : begin + number] for array in episodes] for begin in range(0, EPISODES, number)]
-    found = [calling.segment(name, method, *part) for part in parts]
-    return np.concatenate([f.probabilities for f in found]), np.concatenate([f.masks for f in found])
+    return _together(calling.segment(name, method, *part) for part in parts)
+
+
+def _together(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities and masks (E, S, S) and counts (E, all of COUNTS), -1 for what is not counted."""
+    found = []
+    for part in parts:
+        masks = part.masks.reshape(-1, *part.masks.shape[-2:])
+        counts = [part.counts.get(what, np.full(len(masks), -1)).reshape(-1) for what in COUNTS]
+        found.append((part.probabilities.reshape(masks.shape), masks, np.stack(counts, 1)))
+    return tuple(map(np.concatenate, zip(*found)))
 
 
 def _of_two_queries(name, method, supports, masks, queries):
-    """Probabilities and masks (2, S, S) of a query with its own supports, beside another query."""
+    """`_together` of two queries, each with its own supports, beside another query."""
     found = []  # of the second time: predicting must not change what was learnt
     for episode in range(2):
         order = [episode, 1 - episode]
@@ -134,14 +140,13 @@ def _of_two_queries(name, method, supports, masks, queries):
             support, mask, query = support[None], mask[None], query[None]
         method.fit(support, mask)
         method.predict(query)
-        prediction = calling.checked(name, method.predict(query), query.shape[:-1])
-        both = (prediction.probabilities, prediction.masks)
-        found.append([part.reshape(2, *part.shape[-2:])[0] for part in both])
+        both = _together([calling.checked(name, method.predict(query), query.shape[:-1])])
+        found.append([part[0] for part in both])
     return tuple(map(np.stack, zip(*found)))
 
 
 def _alike(name: str, found, expected, tolerance: float, when: str) -> None:
-    """Compare probabilities and masks; without a tolerance both must be the same."""
+    """Compare probabilities, masks and counts; without a tolerance all must be the same."""
     flipped = float((found[1] != expected[1]).mean())
     if flipped > (FLIPPED if tolerance else 0):
         raise CdfssError(
@@ -153,6 +158,13 @@ def _alike(name: str, found, expected, tolerance: float, when: str) -> None:
             f"method {name!r}: {when}, probabilities differ by up to {difference:.2g}; expected at most "
             f"{tolerance:g}"
         )
+    for what, mine, expects in zip(COUNTS, found[2].T, expected[2].T):
+        pixels = found[1][0].size if tolerance and what.endswith("pixels") else 0
+        if (np.abs(mine - expects) > FLIPPED * pixels).any():
+            raise CdfssError(
+                f"method {name!r}: {when}, {what} is {mine.tolist()} (-1: not counted); expected "
+                f"{expects.tolist()}"
+            )
 
 
 def episodes(size: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ No module with a method imports torch at its top, but in its functions: a plan l
 `Settings` of every method of a run, and starts without torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+# What a method may count of a query, as whole numbers: rows have a column for each.
+COUNTS = (
+    "most_votes",  # the largest number that a pixel got, of the k supports'
+    "voted_pixels",  # whose label half of `most_votes` decides otherwise than half of the k supports
+    "supports_unseen",  # whose mask holds no position of the maps that the method can change
+)
 
 
 class Settings(BaseModel):
@@ -92,10 +99,13 @@ class Prediction:
     Attributes:
         probabilities: of foreground in 0..1, (n, S, S); of a batch of episodes (E, n, S, S).
         masks: of the same shape, bool; where the probability is at least 0.5, if they are not given.
+        counts: whole numbers of 0 or more, one a query, (n,) or (E, n), by names of COUNTS; always the same
+            names, all, some or none.
     """
 
     probabilities: np.ndarray
     masks: np.ndarray | None = None
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.masks is None:

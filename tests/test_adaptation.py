@@ -11,7 +11,7 @@ from reference import VARIANTS, disks, fill, images, numbers, relative_error
 from cdfss import CdfssError, HSNet, adapt
 from cdfss.data import metrics
 from cdfss.methods import frequency
-from cdfss.methods.hsnet.adaptation import Adam, support_pairs, vote
+from cdfss.methods.hsnet.adaptation import RULES, Adam, Segmentation, support_pairs, vote
 from cdfss.running.precision import precision as in_precision
 
 
@@ -446,3 +446,167 @@ def test_a_negative_weight_of_mutual_information_is_refused():
     _, supports, masks = episode_of()
     with pytest.raises(CdfssError, match="mutual_information=-1; expected a weight of 0 or more"):
         adapt(small_hsnet(masker="S"), supports, masks, 1, 0.1, mutual_information=-1)
+
+
+# Three pixels with every vote, three with three, three with two, and one with one.
+OF_FIVE = [5, 5, 5, 3, 3, 3, 2, 2, 2, 1]
+# The same once one support less sees the first three: half of the most votes is 2 then, not 2.5.
+OF_FOUR = [4, 4, 4, 3, 3, 3, 2, 2, 2, 1]
+
+
+def segmentation_of(votes, rule, k=5, probabilities=None):
+    votes = torch.tensor(votes)[:, None]  # (B, 1, pixels)
+    probabilities = votes / k if probabilities is None else torch.tensor(probabilities)[:, None]
+    return Segmentation.of(votes, probabilities, k, rule, torch.zeros(len(votes)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "foreground"), [("published", [6, 9]), ("majority", [6, 6]), ("mean", [6, 6])]
+)
+def test_only_the_published_rule_moves_its_threshold_with_the_most_votes(rule, foreground):
+    found = segmentation_of([OF_FIVE, OF_FOUR], rule)
+    assert found.masks.sum((1, 2)).tolist() == foreground
+    # What is counted does not depend on the rule.
+    assert found.most_votes.tolist() == [5, 4]
+    assert found.voted_pixels.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6])
+def test_without_a_moved_threshold_the_published_rule_is_a_majority(k):
+    """One pixel with all k votes, or none with any: of an even k, half of the supports are a majority."""
+    for votes in (list(range(k + 1)), [0] * 4):
+        published, majority = (segmentation_of([votes], rule, k) for rule in ("published", "majority"))
+        assert published.masks.tolist() == majority.masks.tolist()
+        assert majority.masks[0, 0].tolist() == [int(n >= k / 2) for n in votes]
+        assert published.voted_pixels.tolist() == [0]
+
+
+def test_the_mean_is_of_probabilities_and_not_of_votes():
+    votes, probabilities = [[1, 2, 1, 0]], [[0.6, 0.45, 0.5, 0.5]]
+    assert segmentation_of(votes, "mean", 3, probabilities).masks.tolist() == [[[1, 0, 0, 0]]]
+    assert segmentation_of(votes, "majority", 3).masks.tolist() == [[[0, 1, 0, 0]]]
+    # At exactly one half a vote of half of the supports decides.
+    assert segmentation_of(votes, "mean", 2, probabilities).masks.tolist() == [[[1, 0, 1, 0]]]
+
+
+def predicting(logits, **how):
+    """An adaptation whose supports (k, of one episode) predict these logits (k, 2, S, S), and a query."""
+    k, size = len(logits), logits.shape[-1]
+    query, supports, masks = episode_of(k, size)
+    adapted = adapt(small_hsnet(size), supports, masks, 0, 0.0, **how)
+    turns = iter(logits)
+    adapted.model.compare = lambda *_: next(turns)[None]
+    return adapted, query
+
+
+def test_votes_and_mean_are_of_what_each_support_predicts():
+    logits = torch.zeros(3, 2, 64, 64)
+    logits[:, 0] = 1  # background, but for
+    logits[:, :, 0, 0] = torch.tensor([0.0, 0.1])  # all
+    logits[:2, :, 0, 1] = torch.tensor([0.0, 0.1])  # two, of whom the third is surer
+    logits[2, :, 0, 1] = torch.tensor([3.0, 0.0])
+    logits[0, :, 0, 2] = torch.tensor([0.0, 4.0])  # one, surer than both others
+    for rule, expected in (("published", [1, 1, 0]), ("majority", [1, 1, 0]), ("mean", [1, 0, 1])):
+        adapted, query = predicting(logits, vote=rule)
+        found = adapted.segment(query)
+        assert found.masks[0, 0, :3].tolist() == expected
+        assert found.masks[0].sum() == sum(expected)
+        assert (found.most_votes.tolist(), found.voted_pixels.tolist()) == ([3], [0])
+    # Without the pixel that all see two votes are the most, and one is half of them.
+    logits[2, :, 0, 0] = torch.tensor([1.0, 0.0])
+    for rule, expected in (("published", [1, 1, 1]), ("majority", [1, 1, 0])):
+        adapted, query = predicting(logits, vote=rule)
+        found = adapted.segment(query)
+        assert found.masks[0, 0, :3].tolist() == expected
+        assert (found.most_votes.tolist(), found.voted_pixels.tolist()) == ([2], [1])
+
+
+def test_for_one_support_all_rules_are_one_whatever_is_rounded():
+    """Ties, and differences that a sigmoid or a subtraction rounds away."""
+    torch.manual_seed(3)
+    logits = torch.randn(1, 2, 64, 64)
+    logits[0, 1, :16] = logits[0, 0, :16]  # ties
+    close = logits[0, 0, 16:48]
+    logits[0, 1, 16:32] = torch.nextafter(close[:16], torch.tensor(9.0))
+    logits[0, 1, 32:48] = torch.nextafter(close[16:], torch.tensor(-9.0))
+    logits[0, :, 32:40] *= 1e-30
+    masks = []
+    for rule in RULES:
+        adapted, query = predicting(logits, vote=rule)
+        masks.append(adapted.predict(query))
+    assert all(torch.equal(masks[0], mask) for mask in masks[1:])
+    assert torch.equal(masks[0][0], (logits[0, 1] > logits[0, 0]).long())
+    assert not masks[0][0, :16].any()
+    assert masks[0][0, 16:32].all()
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(CdfssError, match="vote='most'; expected 'published', 'majority' or 'mean'"):
+        adapt(small_hsnet(), *episode_of()[1:], 0, 0.1, vote="most")
+
+
+def differing(queries, supports, masks):
+    """A model whose supports do not agree on what is foreground."""
+    model = balanced(small_hsnet(96, masker="S"), queries[:1], supports[0], masks[0])
+    with torch.no_grad():
+        model.learner.decoder2[2].weight *= 20
+    return balanced(model, queries[:1], supports[0], masks[0])
+
+
+@pytest.mark.parametrize("rule", ["published", "majority", "mean"])
+def test_votes_of_a_batch_are_those_of_one_by_one(rule):
+    queries, supports, masks = batch_of(3, 4, 96)
+    masks[1, 0] = masks[2, :3] = 0
+    masks[1, 0, 10:40, 10:40] = masks[2, :3, 10:40, 10:40] = 1  # between positions of stride 32
+    model = differing(queries, supports, masks)
+    together = adapt(model, supports, masks, 1, 0.05, vote=rule).segment(queries)
+    assert together.supports_unseen.tolist() == [0, 1, 3]
+    assert len(set(together.most_votes.tolist()) | {0}) > 1
+    for number in range(3):
+        alone = adapt(model, supports[number], masks[number], 1, 0.05, vote=rule)
+        found = alone.segment(queries[[number]])
+        assert found.most_votes.tolist() == together.most_votes[[number]].tolist()
+        assert found.supports_unseen.tolist() == together.supports_unseen[[number]].tolist()
+        assert found.voted_pixels[0] == pytest.approx(together.voted_pixels[number].item(), abs=5)
+        assert (found.masks[0] != together.masks[number]).float().mean() < 0.001
+        both = alone.segment(queries)  # several queries of one episode
+        assert both.supports_unseen.tolist() == [together.supports_unseen[number]] * 3
+        assert both.most_votes[number] == found.most_votes[0]
+        # By hand, from what each support says alone.
+        votes = [
+            adapt(alone.model, supports[number, s : s + 1], masks[number, s : s + 1], 0, 0.0).predict(
+                queries[[number]]
+            )
+            for s in range(4)
+        ]
+        votes = torch.stack(votes).sum(0)
+        assert votes.max() == found.most_votes[0]
+        assert int((vote(votes) != vote(votes, 4)).sum()) == found.voted_pixels[0]
+
+
+@pytest.mark.parametrize("pairs", ["self", "leave_one_out"])
+@pytest.mark.parametrize("variant", ["apm_s", "apm_m_acpa"])
+def test_modules_cannot_act_where_no_support_is_seen(variant, pairs):
+    """A fifth of the picture, but between the positions of stride 32, which are at 0, 47.5 and 95."""
+    query, supports, masks = episode_of(2)
+    masks[:] = 0
+    masks[:, 3:45, 3:45] = 1
+    model = small_hsnet(**VARIANTS[variant])
+    adapted = adapt(model, supports, masks, 2, 0.5, pairs=pairs)
+    assert all(not mean.any() for mean in adapted.optimiser.means)  # the gradients
+    assert torch.equal(adapted.model.masker.mask_phase, model.masker.mask_phase)
+    found = adapted.segment(query)
+    assert found.supports_unseen.tolist() == [2]
+    with torch.no_grad():
+        adapted.model.masker.mask_phase += 3 * torch.randn_like(adapted.model.masker.mask_phase)
+    moved = adapted.segment(query)
+    without = adapt(small_hsnet(), supports, masks, 0, 0.0).segment(query)
+    for other in (moved, without):
+        assert torch.equal(other.probabilities, found.probabilities)
+    # One position more, and they act.
+    masks[0, 47, 47] = 1
+    adapted = adapt(model, supports, masks, 2, 0.5, pairs=pairs)
+    assert any(mean.any() for mean in adapted.optimiser.means)
+    found = adapted.segment(query)
+    assert found.supports_unseen.tolist() == [1]
+    assert not torch.equal(found.probabilities, without.probabilities)

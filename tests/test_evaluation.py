@@ -2,10 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from cdfss import CdfssError, adapt
 from cdfss.backbones.normalisation import normalise
 from cdfss.data import episodes
+from cdfss.data.index import build as build_index
+from cdfss.data.index import load as load_index
 from cdfss.evaluation import evaluate, results
 from cdfss.methods import calling
 from cdfss.methods.contract import Given, Method, Prediction, Settings
@@ -163,6 +166,67 @@ def test_episodes_at_once_give_the_rows_of_one_by_one(variant, checkpoint, data)
             assert together[column].tolist() == alone[column].tolist()
     for episode, mask in masks.items():
         assert (batched[episode] != mask).mean() < 0.001
+
+
+@pytest.mark.parametrize("vote", ["published", "majority", "mean"])
+def test_rows_tell_votes_and_supports_that_no_module_sees(
+    vote, checkpoint, settings, folder_data, tmp_path
+):
+    """Against each support's own prediction; in a batch and one by one; null for what does not count."""
+    for number in range(4):  # between the positions of stride 32, at 0, 47.5 and 95 of 96 pixels
+        small = np.pad(np.full((6, 6), 255, np.uint8), ((3, 21), (3, 31)))
+        Image.fromarray(small).save(folder_data / "tree" / "masks" / f"{number}.png")
+    build_index(settings(folder_data), tmp_path / "index.parquet", 1, lambda line: None)
+    index = load_index(tmp_path / "index.parquet")
+    listed = episodes.sample(index, split="test", shot=3, seed=0, number=6)
+    settings = settings_of("baseline")
+    settings = settings | {"settings": settings["settings"] | {"vote": vote}}
+
+    def method():
+        made = method_of(settings, checkpoint)
+        with torch.no_grad():  # so that supports differ in what they call foreground, and it is little
+            made.model.learner.decoder2[2].weight *= 50
+            made.model.learner.decoder2[2].bias[0] += 1.33
+        return made
+
+    rows, _, found = evaluate.evaluate(settings, index, listed, method())
+    size = evaluate.BatchSize(method(), 1)
+    size.number = 3
+    together = evaluate.evaluate(settings, index, listed, method(), size)[0]
+    for name in ("most_votes", "voted_pixels", "supports_unseen"):
+        assert [row[name] for row in together] == [row[name] for row in rows]
+    unseen, published = [], method_of(settings_of("baseline"), checkpoint)
+    published.model = method().model
+    for row, episode in zip(rows, listed.itertuples(), strict=True):
+        pictures = [index.read(index.rows.loc[r], SIZE) for r in (episode.query_row, *episode.support_rows)]
+        query, *supports = [picture[0] for picture in pictures]
+        masks = [picture[1] for picture in pictures[1:]]
+        alone = [
+            calling.segment("hsnet", published, *(array[None] for array in (s[None], m[None], query)))
+            for s, m in zip(supports, masks)
+        ]
+        votes = sum(one.masks[0].astype(int) for one in alone)
+        mean = sum(one.probabilities[0] for one in alone) / 3
+        masks_of = {
+            "published": 2 * votes >= max(1, votes.max()),
+            "majority": votes >= 2,
+            "mean": mean >= 0.5,
+        }
+        decided = (masks_of["published"] != masks_of["majority"]).sum()
+        assert (found[row["episode"]] != masks_of[vote]).sum() <= 2  # pixels at a threshold
+        assert row["most_votes"] == votes.max()
+        assert row["voted_pixels"] == pytest.approx(decided, abs=2)
+        unseen.append(sum(np.argwhere(m).max() < 47 for m in masks))
+        assert row["supports_unseen"] == unseen[-1]
+    assert {0, 2, 3} <= set(unseen)
+    assert {1, 2} <= {row["most_votes"] for row in rows}
+    assert max(row["voted_pixels"] for row in rows) > 9
+    results.save(rows, tmp_path / "r.parquet", {"device": "cpu"})
+    assert results.load(tmp_path / "r.parquet")["supports_unseen"].tolist() == unseen
+    copied = {**COMMON, "method": "copy", "settings": {}}
+    rows = evaluate.evaluate(copied, index, listed, Copy(Settings(), Given(SIZE)))[0]
+    results.save(rows, tmp_path / "c.parquet", {"device": "cpu"})
+    assert results.load(tmp_path / "c.parquet")[["most_votes", "supports_unseen"]].isna().all(axis=None)
 
 
 def test_what_cannot_be_batched_is_not(checkpoint):

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cdfss.errors import CdfssError
-from cdfss.methods.hsnet.hypercorrelation import SupportPlane
+from cdfss.methods.hsnet.hypercorrelation import SupportPlane, resize_masks
 from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, FINE, MIDDLE, HSNet, resize_logits
 
 PARTS = ("masker", "attention", "learner", "backbone")
+RULES = ("published", "majority", "mean")  # by which the predictions from k supports become one mask
 PAIRS_AT_ONCE = 5  # of an episode in a step; more are summed up in turns, which bounds the memory
 
 
@@ -29,6 +30,7 @@ def adapt(
     pairs: str = "self",
     mutual_information: float = 0.0,
     optimiser: "Adam | None" = None,
+    vote: str = "published",
 ) -> "Adaptation":
     """Tune a model, from its present values, on the supports alone: an `Adaptation` after some steps.
 
@@ -50,6 +52,7 @@ def adapt(
         pairs=pairs,
         mutual_information=mutual_information,
         optimiser=optimiser,
+        vote=vote,
     )
     for _ in range(steps):
         adaptation.step()
@@ -82,6 +85,9 @@ class Adaptation:
             stride-32 map, after APM, has in the loss beside the cross-entropy (paper table 5).
         optimiser: `optimiser` of an adaptation of the same parts, to go on with its moments; None
             starts anew.
+        vote: rule of RULES by which the supports' predictions become one mask: "published", at least half
+            of the largest number of votes that any pixel got (HSNet, k-shot inference); "majority", at
+            least half of the k supports; "mean", a mean probability of at least 0.5.
 
     Attributes:
         model: the tuned model; what is not trained is shared with the model it came from. For a
@@ -89,7 +95,7 @@ class Adaptation:
         optimiser: Adam as the last step left it.
 
     Raises:
-        CdfssError: when shapes differ, a part or kind of pairs is unknown or not there, the model
+        CdfssError: when shapes differ, a part, kind of pairs or rule is unknown or not there, the model
             holds other episodes, or learner or backbone are to be trained for several at once.
     """
 
@@ -104,6 +110,7 @@ class Adaptation:
         pairs: str = "self",
         mutual_information: float = 0.0,
         optimiser: "Adam | None" = None,
+        vote: str = "published",
     ):
         *batch, k, _, height, width = support_images.shape if support_images.dim() in (4, 5) else [0] * 4
         if k == 0 or 0 in batch or support_masks.shape != (*batch, k, height, width):
@@ -118,6 +125,9 @@ class Adaptation:
             raise CdfssError(
                 f"adapt: mutual_information={mutual_information}; expected a weight of 0 or more"
             )
+        if vote not in RULES:
+            raise CdfssError(f"adapt: vote={vote!r}; expected 'published', 'majority' or 'mean'")
+        self._rule = vote
         self._pairs, self._information = support_pairs(k, pairs), mutual_information
         self._trained = _checked_parts(model, trained)
         self._whole = bool({"learner", "backbone"} & set(self._trained))
@@ -186,17 +196,13 @@ class Adaptation:
 
     def predict(self, query: Tensor) -> Tensor:
         """Masks of `segment`."""
-        return self.segment(query)[0]
+        return self.segment(query).masks
 
     @torch.no_grad()
-    def segment(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks (B, S, S) in {0, 1} for normalised query images (B, 3, S, S); for a batch one an episode.
+    def segment(self, query: Tensor) -> "Segmentation":
+        """Segment normalised query images (B, 3, S, S); for a batch one an episode.
 
-        Each support votes with its own prediction; a pixel is foreground when at least half of
-        the largest number of votes that any pixel got say so (HSNet, k-shot inference).
-
-        Returns:
-            Masks, and probabilities of foreground in 0..1 of the same shape: the mean over the supports.
+        Each support votes with its own prediction, and the rule makes one mask of them.
         """
         k, episodes = self._masks.shape[:2]
         if self._batched and len(query) != episodes:
@@ -217,7 +223,9 @@ class Adaptation:
             background, foreground = logits.unbind(1)
             votes = votes + (foreground > background)
             probabilities = probabilities + (foreground - background).sigmoid() / k
-        return vote(votes), probabilities
+        seen = resize_masks(self._masks.flatten(0, 1), supports[COARSE][0].shape[-2:]).flatten(1).any(1)
+        unseen = (~seen).view(k, episodes).sum(0).expand(len(query))
+        return Segmentation.of(votes, probabilities, k, self._rule, unseen)
 
     @torch.no_grad()
     def _turns_of_coarse_maps(self) -> list["_Turn"]:
@@ -285,8 +293,50 @@ class _Turn:
     target: Tensor
 
 
-def vote(votes: Tensor) -> Tensor:
-    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / max(1, most votes) >= 0.5."""
+@dataclass
+class Segmentation:
+    """What the supports of an episode make of each of B queries.
+
+    Attributes:
+        masks: (B, S, S) in {0, 1}.
+        probabilities: of foreground in 0..1, (B, S, S): the mean over the supports.
+        most_votes: (B,), the largest number of votes, of the k supports, that a pixel got.
+        voted_pixels: (B,), pixels whose label by the published rule is not that of a majority. There are
+            some only where `most_votes` is neither 0 nor k, and they are foreground by the published rule.
+        supports_unseen: (B,), supports whose mask holds no stride-32 position: all their stride-32
+            correlations are 0, whatever the modules are, so that these neither learn from them nor change
+            what is predicted from them.
+    """
+
+    masks: Tensor
+    probabilities: Tensor
+    most_votes: Tensor
+    voted_pixels: Tensor
+    supports_unseen: Tensor
+
+    @classmethod
+    def of(cls, votes: Tensor, probabilities: Tensor, k: int, rule: str, unseen: Tensor) -> "Segmentation":
+        """From votes and mean probabilities (B, S, S) of k supports, by a rule of RULES."""
+        published, majority = vote(votes), vote(votes, k)
+        if rule == "mean":
+            # Votes decide at 0.5, which is also what tiny differences of the logits are rounded to: the
+            # mean of one support is its own prediction.
+            masks = torch.where(probabilities == 0.5, majority, (probabilities > 0.5).long())
+        else:
+            masks = majority if rule == "majority" else published
+        decided = (published != majority).flatten(1).sum(1)
+        return cls(masks, probabilities, votes.flatten(1).max(1).values, decided, unseen)
+
+
+def vote(votes: Tensor, most: int | None = None) -> Tensor:
+    """Vote counts (B, S, S) -> masks (B, S, S) in {0, 1}: votes / most >= 0.5.
+
+    Args:
+        most: k for a fixed majority of the supports (of an even k, half of them are one); None for the
+            largest number of votes that a pixel of the mask got, but at least 1.
+    """
+    if most is not None:
+        return (2 * votes >= most).long()
     most = votes.flatten(1).max(1).values.clamp(min=1)
     return (2 * votes >= most[:, None, None]).long()
 

@@ -14,6 +14,11 @@ from torch import Tensor
 EPSILON = 1e-5  # added to the norms, HSNet model/base/correlation.py
 
 
+def resize_masks(masks: Tensor, size) -> Tensor:
+    """Masks (B, S, S) at the size (hs, ws) of features: (B, 1, hs, ws), bilinear with aligned corners."""
+    return F.interpolate(masks[:, None].float(), tuple(size), mode="bilinear", align_corners=True)
+
+
 @dataclass
 class Windows:
     """The windows of a convolution over the support planes of a batch that hold a position at all.
@@ -53,7 +58,7 @@ class SupportPlane:
     @classmethod
     def of(cls, mask: Tensor, size) -> "SupportPlane":
         """Masks (B, S, S) at a size (hs, ws)."""
-        resized = F.interpolate(mask[:, None].float(), tuple(size), mode="bilinear", align_corners=True)
+        resized = resize_masks(mask, size)
         inside = (resized > 0).flatten(1)
         most, total = torch.stack([inside.sum(1).max(), inside.sum()]).tolist()
         nowhere = inside.shape[1]

@@ -48,6 +48,12 @@ class Settings(contract.Settings):
         description="weight in the loss of the channels' mutual information, as if they were normal "
         "(paper table 5)",
     )
+    vote: Literal["published", "majority", "mean"] = Field(
+        "published",
+        description="how the predictions from k supports become one mask: published, foreground by at "
+        "least half of the largest number of votes that any pixel got; majority, by at least half of the "
+        "k; mean, by a mean probability of at least 0.5 (the same for 1 shot)",
+    )
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -84,6 +90,8 @@ class Settings(contract.Settings):
             settings["learning_rate"] = rate[domain] if isinstance(rate, dict) else rate
             settings |= {"trained": self.tuned_parts, "pairs": self.pairs, "reset": self.reset}
             settings["mutual_information"] = self.mutual_information
+        if self.vote != "published":  # which is that of all rows made before there were others
+            settings["vote"] = self.vote
         derived = self.model_dump(mode="json", exclude=set(Settings.model_fields))
         return settings | derived  # with what a method that is derived from this one has besides
 
@@ -151,6 +159,7 @@ class Method(contract.Method):
             "trained": settings.tuned_parts,
             "pairs": settings.pairs,
             "mutual_information": settings.mutual_information,
+            "vote": settings.vote,
         }
 
     def fit(self, pictures, masks):
@@ -179,8 +188,13 @@ class Method(contract.Method):
         for number in range(pictures.shape[1]):  # a query of each episode
             queries = torch.from_numpy(pictures[:, number]).to(self.given.device)
             found.append(self._adapted.segment(normalise(queries, self._facts)))
-        masks, probabilities = (torch.stack(parts, 1).cpu().numpy() for parts in zip(*found))
-        return Prediction(probabilities.astype(np.float32), masks.astype(bool))
+
+        def of_all(name):
+            return torch.stack([getattr(one, name) for one in found], 1).cpu().numpy()
+
+        masks, probabilities = of_all("masks"), of_all("probabilities")
+        counts = {name: of_all(name) for name in contract.COUNTS}
+        return Prediction(probabilities.astype(np.float32), masks.astype(bool), counts)
 
     @property
     def losses(self):

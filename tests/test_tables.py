@@ -327,6 +327,67 @@ def test_a_diverged_adaptation_is_told_where_it_counts():
     assert not any("diverged" in note for note in tables.main_table(pd.DataFrame(rows()), SETTINGS).notes)
 
 
+def test_episodes_that_the_published_rule_decides_are_told_by_domain():
+    variants = VARIANTS | {"other": {"vote": "majority", "main": False}}
+    variants["apm_m"] = {"title": "APM-M", "masker": "M"}
+    settings = table_settings(variants, shots=[1, 5])
+    lines = rows(variants=tuple(variants), seeds=(0,))
+    for line in lines:
+        line |= {"most_votes": line["shot"], "voted_pixels": 0} if line["variant"] != "foreground" else {}
+    for variant, domain, number in (
+        ("baseline", "cells", 1),
+        ("apm_s", "cells", 2),
+        ("apm_m", "cells", 3),
+        ("zero", "cells", 2),
+        ("other", "cells", 6),  # the rule that is counted here is not its own
+        ("baseline", "lungs", 4),
+    ):
+        for line in chosen(lines, variant=variant, domain=domain, shot=5)[:number]:
+            line |= {"most_votes": 4, "voted_pixels": 3}
+    expected = (
+        "Episodes with pixels that the published rule for votes (foreground by at least half of the "
+        "largest number that any pixel got) labels otherwise than a majority of the supports: "
+        "lungs, 5-shot: 4 of 8 with Baseline; cells, 5-shot: 1 of 8 with Baseline, up to "
+    )
+    for make, shown in ((tables.main_table, "main"), (tables.insertion_table, "insertion")):
+        mine = [line for line in lines if line["variant"] in settings["shown"][shown]]
+        notes = make(pd.DataFrame(mine), settings).notes
+        assert expected + "3 of 8 with others (APM-M)." in notes
+    for line in lines:
+        line["voted_pixels"] = None if line["variant"] == "foreground" else 0
+    assert not any(
+        "(foreground by" in note for note in tables.main_table(pd.DataFrame(lines), settings).notes
+    )
+
+
+def test_episodes_in_which_modules_cannot_act_are_told_once():
+    lines = rows(seeds=(0, 1))
+    for line in lines:
+        if line["variant"] != "foreground":
+            line["supports_unseen"] = 0
+    for domain, shot, seed, number in (("cells", 1, 0, 3), ("cells", 1, 1, 2), ("lungs", 5, 0, 1)):
+        for line in chosen(lines, domain=domain, shot=shot, seed=seed):
+            if line["variant"] != "foreground" and line["episode"] < number:
+                line["supports_unseen"] = shot
+    for line in chosen(lines, domain="cells", shot=5, seed=0, episode=5, variant="apm_s"):
+        line["supports_unseen"] = 4  # the fifth is seen
+    settings = table_settings(VARIANTS, shots=[1, 5], seeds=[0, 1])
+    expected = (
+        "Episodes in which APM and ACPA cannot act, since no support's mask holds a position of the "
+        "stride-32 maps: lungs, 5-shot: 1 of 16; cells, 1-shot: 5 of 16."
+    )
+    for make in (tables.main_table, tables.insertion_table, tables.alternatives_table):
+        assert expected in make(pd.DataFrame(lines), settings).notes
+
+
+def test_of_rows_that_count_no_votes_nothing_is_said(tmp_path):
+    old = pd.DataFrame(rows()).drop(columns=["most_votes", "voted_pixels", "supports_unseen"])
+    old.to_parquet(tmp_path / "old.parquet")
+    notes = tables.main_table(results.load(tmp_path / "old.parquet"), SETTINGS).notes
+    assert notes == tables.main_table(pd.DataFrame(rows()), SETTINGS).notes
+    assert not any("rule for votes" in note or "cannot act" in note for note in notes)
+
+
 def test_gains_of_table_4_are_paired():
     measured = feature_rows(SETTINGS, ("baseline", "apm_s"), episodes=24)
     before = {
@@ -367,6 +428,22 @@ def test_seeds_are_averaged_and_their_spread_is_told(tmp_path):
     assert list({line[0] for line in of_shot(table, 1).lines if line[0].startswith("sd")}) == [
         "sd over seeds"
     ]
+
+
+def test_table_2_shows_what_the_rule_for_votes_is_worth():
+    variants = VARIANTS | {"mean": {"title": "Mean", "vote": "mean", "main": False}}
+    settings = table_settings(variants, shots=[1, 5])
+    lines = rows(variants=tuple(variants))
+    table = tables.insertion_table(pd.DataFrame(lines), settings)
+    shown = [line[0] for line in table.sections[0].lines if line[0] != "− baseline"]
+    assert shown == ["foreground", "Baseline", "Mean", "Zero", "acpa", "APM-S", "episodes"]
+    cell = by_cell(table).loc[("mean", "lungs", 5)]
+    expected = [miou_by_hand(lines, variant=v, domain="lungs", shot=5) for v in ("mean", "baseline")]
+    assert cell["gain"] == pytest.approx(expected[0] - expected[1])
+    (lacks,) = [note for note in table.notes if note.startswith("Not in this table")]
+    assert "votes" not in lacks
+    without = tables.insertion_table(pd.DataFrame(rows()), SETTINGS).notes
+    assert any("Not in this table: the baseline with another rule for votes" in note for note in without)
 
 
 def test_table_2_shows_what_inserts_or_tunes_modules():

@@ -40,7 +40,9 @@ class Shown:
         settings = entry.settings
         first = next(iter(self.run.domains))
         if not self.jobs.evaluation_settings(first, variant, 1, 0)["settings"]["steps"]:
-            return "inserted" if settings.masker or settings.attention else "baseline"
+            if settings.masker or settings.attention:
+                return "inserted"
+            return "baseline" if settings.vote == "published" else "vote"
         if settings.mutual_information:
             return "information"
         if {"learner", "backbone"} & set(settings.tuned_parts):
@@ -77,7 +79,7 @@ class Shown:
             if not self.run.variants[name].main
         }
         main = [name for name, v in self.run.variants.items() if v.main or name == self.baseline]
-        inserted = ("trivial", "baseline", "inserted", "attention", "modules", "cumulative")
+        inserted = ("trivial", "baseline", "vote", "inserted", "attention", "modules", "cumulative")
         tuned = [name for name in main if kinds[name] == "modules"]
 
         def of(*wanted):
@@ -87,7 +89,8 @@ class Shown:
             "main": main,
             "insertion": of(*inserted),
             "alternatives": of("baseline", "fine_tuning", "information") + tuned,
-            "cost": [name for name in kinds if name not in aside],
+            # Other votes on the same predictions cost what the baseline does.
+            "cost": [name for name in kinds if name not in aside and kinds[name] != "vote"],
             "rates": [name for name in kinds if name in in_sweep or name == self.baseline],
         }
 
@@ -120,6 +123,7 @@ class Shown:
                     "main": v.main,
                     "kind": self.kind_of(name),
                     "needs": v.method_class.needs,
+                    "published_vote": issubclass(v.method_class, HSNet) and v.settings.vote == "published",
                 }
                 for name, v in self.run.variants.items()
             },

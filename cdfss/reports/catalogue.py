@@ -30,7 +30,7 @@ TABLES = {
     1: Entry("mIoU of the baseline and of each frequency module", "tables 2, 3, 10", ("main",)),
     2: Entry(
         "mIoU of inserted modules: untuned, tuned in every episode, tuned through the list; ACPA "
-        "alone; predictors without a model",
+        "alone; the baseline with other rules for votes; predictors without a model",
         "",
         ("insertion",),
     ),
@@ -47,6 +47,7 @@ TABLES = {
 KINDS = {
     "trivial": "predictors without a model",
     "baseline": "the source model as it is",
+    "vote": "the baseline with another rule for votes",
     "inserted": "modules inserted, not tuned",
     "attention": "ACPA alone, tuned",
     "modules": "modules tuned in every episode",

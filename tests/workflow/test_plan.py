@@ -75,7 +75,7 @@ def test_every_shipped_configuration_is_planned(project):
 
 def test_a_file_without_a_name_adds_to_the_papers_run(project):
     jobs = project.jobs("--configfile", "config/extended.yaml")
-    assert jobs["evaluate"] == 4 * 2 * (7 + 21)
+    assert jobs["evaluate"] == 4 * 2 * (7 + 23)
     assert jobs["evaluate_on_processor"] == 4 * 2 * 2
     assert jobs["features"] == 4 * 5
     assert jobs["source"] == 1

@@ -1,6 +1,7 @@
 """Tables 1, 2 and 5: mIoU of variants, from evaluation rows."""
 
 from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -246,7 +247,7 @@ def _miou_table(
     if number == 1 and (primary := primary_section(rows, settings)):
         sections.insert(0, primary)
         about.insert(0, PRIMARY)
-    notes = [*notes, *diverged(rows, settings)]
+    notes = [*notes, *diverged(rows, settings), *jumped(rows, settings), *unseen(rows, settings)]
     return Table(number, title_of(number, settings), numbers, sections, [*about, *notes])
 
 
@@ -266,6 +267,57 @@ def diverged(rows: pd.DataFrame, settings: dict) -> list[str]:
     ]
 
 
+def jumped(rows: pd.DataFrame, settings: dict) -> list[str]:
+    """A note on episodes that the moving threshold of the published rule for votes decides; empty if none.
+
+    By domain and shots: those of the baseline, and the most of another variant under this rule.
+    """
+    baseline = settings["baseline"]
+    titles = {name: v["title"] for name, v in settings["variants"].items() if v["published_vote"]}
+    voted = rows[rows["voted_pixels"].notna() & rows["variant"].isin(titles)]
+    named = []
+    for (domain, title), shot in product(settings["domains"].items(), settings["shots"]):
+        mine = voted[(voted["domain"] == domain) & (voted["shot"] == shot)]
+        jumps = (mine["voted_pixels"] > 0).groupby(mine["variant"]).agg(["sum", "size"])
+        if not jumps["sum"].any():
+            continue
+        of_baseline = jumps[jumps.index == baseline]
+        others = jumps.reindex([name for name in titles if name in jumps.index and name != baseline])
+        said = [f"{n} of {total} with {titles[baseline]}" for n, total in of_baseline.to_numpy()]
+        if others["sum"].any():
+            most = others["sum"].idxmax()
+            n, total = others.loc[most]
+            said.append(f"up to {n} of {total} with others ({titles[most]})")
+        named.append(f"{title}, {shot}-shot: {', '.join(said)}")
+    if not named:
+        return []
+    return [
+        "Episodes with pixels that the published rule for votes (foreground by at least half of the "
+        "largest number that any pixel got) labels otherwise than a majority of the supports: "
+        f"{'; '.join(named)}."
+    ]
+
+
+def unseen(rows: pd.DataFrame, settings: dict) -> list[str]:
+    """A note on episodes in which modules cannot act; empty if there are none.
+
+    Masks of supports alone decide it, so that all variants of HSNet agree.
+    """
+    known = rows[rows["supports_unseen"].notna()].drop_duplicates(["domain", "shot", "seed", "episode"])
+    named = []
+    for (domain, title), shot in product(settings["domains"].items(), settings["shots"]):
+        mine = known[(known["domain"] == domain) & (known["shot"] == shot)]
+        number = (mine["supports_unseen"] == shot).sum()
+        if number:
+            named.append(f"{title}, {shot}-shot: {number} of {len(mine)}")
+    if not named:
+        return []
+    return [
+        "Episodes in which APM and ACPA cannot act, since no support's mask holds a position of the "
+        f"stride-32 maps: {'; '.join(named)}."
+    ]
+
+
 def main_table(rows: pd.DataFrame | None, settings: dict) -> Table:
     """Table 1: every main variant; quoted values of other methods.
 
@@ -282,8 +334,8 @@ def main_table(rows: pd.DataFrame | None, settings: dict) -> Table:
 
 
 def insertion_table(rows: pd.DataFrame | None, settings: dict) -> Table:
-    """Table 2: inserted modules untuned, tuned in every episode, tuned through the list; ACPA alone."""
-    kinds = ["trivial", "baseline", "inserted", "attention", "modules", "cumulative"]
+    """Table 2: inserted modules untuned, tuned in every episode or through the list; ACPA alone; votes."""
+    kinds = ["trivial", "baseline", "vote", "inserted", "attention", "modules", "cumulative"]
     return _miou_table(2, rows, settings, kinds)
 
 

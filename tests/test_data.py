@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -390,3 +392,111 @@ def test_what_is_kept_has_a_limit_and_the_last_used_stay():
     assert [kept.get(number) is not None for number in range(4)] == [True, False, True, True]
     kept.put(4, np.zeros(31, np.uint8))
     assert kept.bytes == 0
+
+
+def prepared(settings, root, **more):
+    path = root.with_name(f"{root.name}-index.parquet")
+    index.build(settings(root, **more), path, 1, lambda line: None)
+    return index.load_prepared(path)[0]
+
+
+def test_entries_and_pictures_are_counted_and_logged(settings, tmp_path):
+    voc(tmp_path)
+    _, log = build(settings, tmp_path, format="pascal")
+    found, facts = index.load_prepared(tmp_path / "index.parquet")
+    assert found.classes == (("bird", 2), ("sheep", 2))
+    assert (found.entries, found.pictures) == (4, 1)  # three files of one content
+    assert facts["digest"] == found.digest
+    assert f"4 entries of 1 pictures (bird 2, sheep 2); names, sizes and masks {found.digest}" in log
+    many = index.Prepared(tuple((f"c{n}", 10 if n else 5) for n in range(21)), 205, None)
+    assert many.in_words == "20 classes of 10, 1 classes of 5"
+
+
+def test_the_digest_of_data_goes_by_names_sizes_and_masks_alone(settings, folder_data, tmp_path):
+    first = prepared(settings, folder_data)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder_data, elsewhere)
+    mask = elsewhere / "roof" / "masks" / "0.png"
+    before = mask.read_bytes()
+    Image.open(mask).convert("1").save(mask, compress_level=0)
+    write_picture(elsewhere / "roof" / "images" / "1.jpg", seed=7)  # compressed anew, say
+    assert mask.read_bytes() != before
+    assert prepared(settings, elsewhere).digest == first.digest
+    digests = {first.digest}
+
+    def changes(what):
+        found = prepared(settings, elsewhere).digest
+        assert found not in digests, what
+        digests.add(found)
+
+    pixels = square_mask()
+    pixels[0, 0] = 255
+    write_picture(mask, mask=pixels)
+    changes("one pixel of a mask")
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (elsewhere / "roof" / kind / f"5.{suffix}").rename(elsewhere / "roof" / kind / f"6.{suffix}")
+    changes("a name")
+    write_picture(elsewhere / "tree" / "images" / "0.jpg", size=(30, 40))
+    write_picture(elsewhere / "tree" / "masks" / "0.png", mask=square_mask().reshape(40, 30))
+    changes("a size, with the same bits in the mask")
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (elsewhere / "tree" / kind / f"5.{suffix}").unlink()
+    changes("a pair less")
+
+
+def test_the_digest_does_not_go_by_the_order_of_files_or_classes(settings, tmp_path):
+    isic(tmp_path, False)
+    orders = (["nevus", "seborrheic_keratosis", "melanoma"], ["melanoma", "nevus", "seborrheic_keratosis"])
+    first, second = (prepared(settings, tmp_path, format="isic2018", class_order=order) for order in orders)
+    assert first.digest == second.digest
+    assert dict(first.classes) == dict(second.classes)
+    assert first.classes != second.classes
+
+
+def test_the_digest_of_index_masks_goes_by_their_values(settings, tmp_path):
+    voc(tmp_path)
+    first = prepared(settings, tmp_path, format="pascal").digest
+    mask = tmp_path / "SegmentationClassAug" / "2007_02.png"
+    labels = np.array(Image.open(mask))
+    labels[-1, -1] = 5  # of a class that no entry is of
+    write_picture(mask, mask=labels)
+    assert prepared(settings, tmp_path, format="pascal").digest != first
+
+
+def test_an_index_of_before_has_counts_and_no_digest(settings, folder_data):
+    import pyarrow.parquet as pq
+
+    new = prepared(settings, folder_data)
+    path = folder_data.with_name("mine-index.parquet")
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"cdfss"])
+    del facts["digest"]
+    pq.write_table(table.replace_schema_metadata({"cdfss": json.dumps(facts)}), path)
+    old = index.load_prepared(path)[0]
+    assert old.digest is None
+    assert (old.classes, old.pictures) == (new.classes, new.pictures)
+    assert index.load(path).identity == facts["identity"]
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (7, 50), (400, 3), (16, 16)])
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_whole_mask_counts_the_pixels_that_take_each_position(settings, tmp_path, shape, value):
+    from cdfss.data import metrics
+
+    generator, size = np.random.RandomState(0), 16
+    labels = generator.choice([0, 3, 5, 255] if value else [0, 255], shape).astype(np.uint8)
+    write_picture(tmp_path / "m.png", mask=labels)
+    content = (tmp_path / "m.png").read_bytes()
+    row = {"mask": "m.png", "mask_value": value, "mask_sha256": hashlib.sha256(content).hexdigest()}
+    row |= {"height": shape[0], "width": shape[1]}
+    made = index.Index("mine", "pascal", tmp_path, None)
+    foreground, void, own = made.read_whole_mask(row, size)
+    assert all(map(np.array_equal, (foreground, void), made.read_mask(row, size)))
+    prediction = generator.rand(size, size) < 0.5
+    # What torch makes of it, counted pixel by pixel.
+    import torch
+
+    enlarged = torch.nn.functional.interpolate(torch.tensor(prediction)[None, None].float(), shape)[0, 0]
+    truth, left_out = (labels == value, labels == 255) if value else (labels == 255, None)
+    expected = metrics.counts(enlarged.numpy(), truth, left_out)
+    assert all(map(np.array_equal, metrics.counts_at_own_size(prediction, own), expected))

@@ -4,7 +4,8 @@ Columns of `index.parquet`, rows in the protocol's order (split lists or classes
 strings): image, mask (paths relative to `root`), mask_value (class value in an index mask, null
 for a binary mask), class_id (from 0), class_name, split, height, width (pixels), foreground
 (fraction of the picture), image_sha256, mask_sha256 (of the files). File metadata: name, format,
-root, how pictures are read, the index's identity, and what was counted on the way.
+root, how pictures are read, the index's identity, what was counted on the way, and what two people
+compare (`Prepared`).
 """
 
 import hashlib
@@ -12,8 +13,8 @@ import io
 import json
 import os
 import threading
-from collections import OrderedDict
-from dataclasses import asdict, dataclass, field
+from collections import Counter, OrderedDict
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -89,6 +90,66 @@ class _Kept:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What two people compare to know whether they prepared the same data.
+
+    Attributes:
+        classes: (name, entries) of each class, by class id; an entry is a pair of image and class.
+        pictures: different ones, by the content of their files.
+        digest: 16 hexadecimal digits that stand for names, sizes and decoded masks of all entries. Not for
+            where they lie, their order or class names, nor for how files are compressed. None in an
+            index of version 0.2 or before.
+    """
+
+    classes: tuple[tuple[str, int], ...]
+    pictures: int
+    digest: str | None
+
+    @property
+    def entries(self) -> int:
+        """Pairs of image and class."""
+        return sum(number for _, number in self.classes)
+
+    @property
+    def in_words(self) -> str:
+        """Entries of each class; of many classes, how many have how many."""
+        if len(self.classes) <= 20:
+            return ", ".join(f"{name} {number:,}" for name, number in self.classes)
+        numbers = Counter(number for _, number in self.classes)
+        return ", ".join(f"{many} classes of {number:,}" for number, many in numbers.most_common())
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, masks: dict[str, str] | None) -> "Prepared":
+        """Counted in an index's rows.
+
+        Args:
+            masks: by path, the sha256 of the decoded mask.
+        """
+        entries = rows.groupby("class_id", sort=True)["class_name"].agg(["first", "size"])
+        digest = None
+        if masks is not None:
+            columns = zip(rows["image"], rows["height"], rows["width"], rows["mask"], rows["mask_value"])
+            lines = sorted(
+                f"{image} {height} {width} {'' if pd.isna(value) else int(value)} {masks[mask]}"
+                for image, height, width, mask, value in columns
+            )
+            digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        classes = tuple((name, int(number)) for name, number in entries.itertuples(index=False))
+        return cls(classes, rows["image_sha256"].nunique(), digest)
+
+
+def load_prepared(path: str | Path) -> tuple[Prepared, dict]:
+    """What an index file says of its data, and all of its metadata.
+
+    Raises:
+        CdfssError: as `load`.
+    """
+    index = load(path)
+    found = provenance.facts(provenance.read_schema(path))
+    return replace(Prepared.of(index.rows, None), digest=found.get("digest")), found
+
+
+@dataclass(frozen=True)
 class Index:
     """A data set's index in memory.
 
@@ -159,7 +220,7 @@ class Index:
 
     def read_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Foreground and void of `read` alone."""
-        value = None if pd.isna(row["mask_value"]) else int(row["mask_value"])
+        value = _value(row)
 
         def read():  # a bit a pixel
             content = self._content(row["mask"], row["mask_sha256"])
@@ -168,6 +229,29 @@ class Index:
         bits = self._read(row, (row["mask"], value, size), read)
         foreground, void = np.unpackbits(bits, axis=-1, count=size).view(bool)
         return foreground, void
+
+    def read_whole_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`read_mask`, and the mask at its own size, decoded once for both.
+
+        Returns:
+            Foreground (S, S) bool, void (S, S) bool, and (2, S, S) int32: pixels of background and
+            foreground, void left out, that get their value from each position of a prediction (S, S)
+            when it is brought to the mask's own size (nearest).
+        """
+        value = _value(row)
+        try:
+            content = self._content(row["mask"], row["mask_sha256"])
+            foreground, void = whole_mask(content, value, self.reading)
+        except (ValueError, OSError) as error:
+            raise CdfssError(f"{self.name}: {row['mask']} cannot be read: {error}") from error
+        own = np.empty((2, size, size), np.int32)
+        own[1] = pixels_by_position(foreground, size)
+        if void is None:
+            sides = (np.bincount(_positions(side, size), minlength=size) for side in foreground.shape)
+            own[0] = np.outer(*sides) - own[1]
+            return nearest(foreground, size), np.zeros((size, size), bool), own
+        own[0] = pixels_by_position(~foreground & ~void, size)
+        return nearest(foreground, size), nearest(void, size), own
 
     def _read(self, row, key: tuple, read) -> np.ndarray:
         """What `read` returns, from memory where the picture is large and was read before.
@@ -204,6 +288,39 @@ class Index:
             f"{self.name}: {path} in {self.root} {what}. Restore it; or to make the index anew, and what "
             f"depends on it, {again('index')}"
         )
+
+
+def _value(row) -> int | None:
+    """The class value of a row in an index mask; None for a binary mask."""
+    return None if pd.isna(row["mask_value"]) else int(row["mask_value"])
+
+
+def whole_mask(file, value: int | None, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
+    """Foreground (H, W) bool at its own size, and void (H, W) bool; None where a mask cannot have any.
+
+    Raises:
+        ValueError: as `pictures.read_mask`, whose arguments these are.
+    """
+    if value is None:
+        return binary_foreground(file, reading), None
+    values = index_values(file, reading)
+    return values == value, values == VOID
+
+
+def _positions(side: int, size: int) -> np.ndarray:
+    """(side,) position of a prediction's `size` that each pixel takes, by the rule of `pictures.nearest`."""
+    return np.minimum((np.arange(side, dtype=np.float32) * np.float32(size / side)).astype(int), size - 1)
+
+
+def pixels_by_position(mask: np.ndarray, size: int) -> np.ndarray:
+    """(H, W) bool -> (S, S) int32: how many true pixels take their value from each position of (S, S)."""
+    (rows, row_starts), (columns, column_starts) = (
+        np.unique(_positions(side, size), return_index=True) for side in mask.shape
+    )
+    sums = np.add.reduceat(mask, column_starts, axis=1, dtype=np.int32)  # first along the memory: quicker
+    found = np.zeros((size, size), np.int32)  # of a smaller mask, some positions give no pixel its value
+    found[rows[:, None], columns] = np.add.reduceat(sums, row_starts, axis=0)
+    return found
 
 
 def load(path: str | Path) -> Index:
@@ -270,7 +387,7 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
     if listing.pairs and not pairs:
         there = ", ".join(sorted({pair.split for pair in listing.pairs}))
         raise CdfssError(f"{name}: split {split!r} is empty; there are {there}")
-    rows, bad = _open_all(pairs, root, settings, threads)
+    rows, bad, masks = _open_all(pairs, root, settings, threads)
     problems = problems + listing.problems + bad
     if settings["format"] == "folder":  # the public sets are taken as published
         rows, empty = _without_empty_masks(rows)
@@ -298,9 +415,15 @@ def build(settings: dict, path: str | Path, threads: int = 1, log=print) -> Inde
             known |= dict(zip(files, frame[f"{kind}_sha256"]))
     tracking.write(settings, path, before, known)
     depends = {key: value for key, value in settings.items() if key not in ("root", "folder")}
-    save(index, path, {**notes, "below": below, "settings": depends})
+    compared = Prepared.of(frame, masks)
+    save(index, path, {**notes, "below": below, "settings": depends, "digest": compared.digest})
     counted = ", ".join(f"{key.replace('_', ' ')} {number}" for key, number in notes.items())
     log(f"{name}: {index.rows['class_id'].nunique()} classes, {counted}")
+    of_split = "all splits" if split is None else f"split {split}"
+    log(
+        f"{name}, {of_split}: {compared.entries:,} entries of {compared.pictures:,} pictures "
+        f"({compared.in_words}); names, sizes and masks {compared.digest}"
+    )
     return index
 
 
@@ -336,7 +459,9 @@ def _prepare(
     return problems, notes
 
 
-def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tuple[list, list[Problem]]:
+def _open_all(
+    pairs: list[Pair], root: Path, settings: dict, threads: int
+) -> tuple[list, list[Problem], dict[str, str]]:
     """Index rows of all pairs that can be used, and problems; one file is opened once.
 
     Args:
@@ -344,7 +469,7 @@ def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tu
             which masks must still have foreground.
 
     Returns:
-        Rows with the columns of SCHEMA.
+        Rows with the columns of SCHEMA; problems; by path, the sha256 of each decoded mask.
 
     Raises:
         CdfssError: when a process was killed.
@@ -357,7 +482,7 @@ def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tu
     tasks = [
         (root, *key, [pair.mask_value for pair in group], reading, size) for key, group in files.items()
     ]
-    measured, problems = {}, []
+    measured, problems, masks = {}, [], {}
     progress = Progress(f"{settings['name']}: opening pictures", len(tasks))
     results = in_processes(_measure, tasks, threads, settings["name"])
     for (key, group), result in zip(files.items(), results, strict=True):
@@ -366,7 +491,8 @@ def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tu
             bad = key[1] if result.startswith("mask ") else key[0]
             problems.append(Problem(bad, result))
             continue
-        height, width, shares, *hashes = result
+        height, width, shares, *hashes, decoded = result
+        masks[key[1].as_posix()] = decoded
         for pair, share in zip(group, shares, strict=True):
             if pair.mask_value is not None and share == 0:
                 problems.append(Problem(pair.mask, f"has no pixel of class {pair.class_name}"))
@@ -385,10 +511,10 @@ def _open_all(pairs: list[Pair], root: Path, settings: dict, threads: int) -> tu
         for p in pairs
         if p in measured
     ]
-    return rows, problems
+    return rows, problems, masks
 
 
-def _measure(task) -> tuple[int, int, list[float], str, str] | str:
+def _measure(task) -> tuple[int, int, list[float], str, str, str] | str:
     """What one pair of files holds, or in one line what is wrong with it.
 
     Args:
@@ -396,8 +522,8 @@ def _measure(task) -> tuple[int, int, list[float], str, str] | str:
             must still have foreground, or None.
 
     Returns:
-        Height and width in pixels, the foreground fraction for each class value, and the sha256 of
-        both files.
+        Height and width in pixels, the foreground fraction for each class value, the sha256 of both
+        files, and that of the decoded mask.
     """
     root, image_path, mask_path, values, reading, size = task
     try:
@@ -426,10 +552,11 @@ def _measure(task) -> tuple[int, int, list[float], str, str] | str:
                 f"mask is lost: its {labels.sum()} foreground pixels vanish at {size} px; cut both "
                 "pictures to a part around them, raise image_size, or remove the pair"
             )
-        return height, width, [float(labels.mean())], image_hash, mask_hash
+        decoded = hashlib.sha256(np.packbits(labels)).hexdigest()  # an eighth is quicker to hash
+        return height, width, [float(labels.mean())], image_hash, mask_hash, decoded
     valid = max(int((labels != VOID).sum()), 1)
     shares = [float((labels == value).sum() / valid) for value in values]
-    return height, width, shares, image_hash, mask_hash
+    return height, width, shares, image_hash, mask_hash, hashlib.sha256(labels).hexdigest()
 
 
 def _without_empty_masks(rows: list) -> tuple[list, list[Problem]]:

@@ -139,6 +139,37 @@ def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
         truth = data[0].read(data[0].rows.loc[data[1].loc[row.episode, "query_row"]], SIZE)[1]
         assert row.intersection_foreground == (again[row.episode] & truth).sum()
         assert row.union_foreground == (again[row.episode] | truth).sum()
+    # At the query's own 40 x 30 pixels: the mask enlarged as torch does, counted by hand.
+    for row in loaded.itertuples():
+        own = np.zeros((30, 40), bool)
+        own[5:20, 10:25] = True
+        enlarged = torch.tensor(again[row.episode])[None, None].float()
+        enlarged = torch.nn.functional.interpolate(enlarged, own.shape)[0, 0].numpy() == 1
+        assert row.original_intersection_foreground == (enlarged & own).sum()
+        assert row.original_union_foreground == (enlarged | own).sum()
+        assert row.original_intersection_background == (~enlarged & ~own).sum()
+        assert row.original_union_background == (~enlarged | ~own).sum()
+
+
+def test_scores_for_comparison_of_rows():
+    def row(episode, class_id, shot, intersection, union, own=(1, 2)):
+        counts = {"intersection_background": 9, "union_background": 10}
+        counts |= {"intersection_foreground": intersection, "union_foreground": union}
+        counts |= {"original_intersection_foreground": own[0], "original_union_foreground": own[1]}
+        counts |= {"original_intersection_background": 0, "original_union_background": 0}
+        return {"episode": episode, "class_id": class_id, "shot": shot, **counts}
+
+    listed = [row(e, e % 2, 1, e % 2, 2, (1, 4) if e % 2 else (2, 4)) for e in range(100)]
+    rows = pd.DataFrame(listed[::-1])  # in any order
+    assert results.original_miou(rows) == pytest.approx(np.mean([2 / 4, 1 / 4]))
+    # Batches of 96 both begin with class 0: background 0.9, and half of the unions.
+    assert results.batchwise_miou(rows) == pytest.approx(np.mean([0.9, 0.25]))
+    # Of 48, in a list whose episode 48 is of class 1.
+    rows["shot"], rows["class_id"] = 5, np.where(rows["episode"] < 48, 0, 1)
+    rows["intersection_foreground"] = np.where(rows["episode"] < 48, 1, 2)
+    assert results.batchwise_miou(rows) == pytest.approx(np.mean([0.9, 0.5, 1]))
+    rows.loc[3, "original_union_foreground"] = np.nan
+    assert results.original_miou(rows) is None
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

@@ -57,12 +57,6 @@ def test_counts_are_symmetric_bounded_and_add_up(seed):
     assert metrics.class_iou(*joined, class_id) == whole
 
 
-def batch_wise_iou(intersection, union, class_id, batch):
-    """mIoU as IFA scores: a whole batch is counted for the class of its first item."""
-    first = np.repeat(class_id[::batch], batch)[: len(class_id)]
-    return metrics.mean_iou(intersection, union, first)
-
-
 def test_a_batch_wise_metric_is_another_quantity():
     """Why figures of IFA and its followers are not comparable: same predictions, both metrics."""
     generator = np.random.RandomState(0)
@@ -76,10 +70,32 @@ def test_a_batch_wise_metric_is_another_quantity():
     intersection = np.stack([union[:, 0] * 0.9, union[:, 1] * quality], 1).astype(int)
     ours = metrics.mean_iou(intersection, union, class_id)
     assert ours == pytest.approx(0.4, abs=0.01)
-    # Batches of a multiple of 6 all begin with class 0: no classes are left, one IoU over all pixels.
-    pooled = intersection[:, 1].sum() / union[:, 1].sum()
-    assert batch_wise_iou(intersection, union, class_id, 24) == pytest.approx(pooled)
+    # Batches of a multiple of 6 all begin with class 0: no classes are left, FB-IoU over all pixels.
+    pooled = metrics.fb_iou(intersection, union)
+    for batch in (24, 48, 96):
+        assert metrics.batchwise_miou(intersection, union, class_id, batch) == pytest.approx(pooled)
     assert pooled > ours + 0.3
-    # It changes with the batch size, which a metric must not; one item a batch is the benchmark's.
-    assert abs(batch_wise_iou(intersection, union, class_id, 2) - pooled) > 0.05
-    assert batch_wise_iou(intersection, union, class_id, 1) == pytest.approx(ours)
+    # It changes with the batch size, which a metric must not.
+    assert abs(metrics.batchwise_miou(intersection, union, class_id, 2) - pooled) > 0.05
+
+
+def test_the_batch_wise_score_counted_by_hand():
+    intersection = np.array([[8, 1], [6, 2], [4, 3], [2, 4], [5, 5]])
+    union = np.array([[10, 4], [10, 4], [8, 6], [8, 8], [5, 5]])
+    class_id = [0, 1, 2, 1, 0]
+    # Batches of two: 0 and 1 count for class 0, 2 and 3 for class 2, the last alone for class 0.
+    expected = np.mean([25 / 41, (1 + 2 + 5) / (4 + 4 + 5), (3 + 4) / (6 + 8)])
+    assert metrics.batchwise_miou(intersection, union, class_id, 2) == pytest.approx(expected)
+    # A data set of one class: without background, as the benchmark counts.
+    assert metrics.batchwise_miou(intersection, union, [3] * 5, 2) == pytest.approx(15 / 27)
+    # Its mean leaves out what never occurs.
+    union[:4, 1], intersection[:4, 1] = 0, 0
+    assert metrics.batchwise_miou(intersection[:4], union[:4], class_id[:4], 2) == pytest.approx(20 / 36)
+
+
+def test_counts_at_own_size_are_those_of_the_enlarged_prediction_by_hand():
+    # A mask of 2 x 4 pixels, a prediction of 2 x 2: each position is a row of two pixels.
+    own = np.array([[[2, 1], [0, 1]], [[0, 1], [2, 0]]])  # background, foreground; one pixel is void
+    intersection, union = metrics.counts_at_own_size([[0, 1], [1, 0]], own)
+    assert intersection.tolist() == [3, 3]  # truth 0 0 | 0 1 / 1 1 | 0 -, found 0 0 | 1 1 / 1 1 | 0 -
+    assert union.tolist() == [4, 4]

@@ -76,7 +76,7 @@ def evaluate(
             break
         batch = waiting[: at_once.number]
         listed, pictures = zip(*batch)
-        queries, truths, voids, supports, support_masks = map(np.stack, zip(*pictures))
+        queries, truths, voids, own, supports, support_masks = map(np.stack, zip(*pictures))
         lacked = None
         try:
             found = calling.segment(settings["method"], method, supports, support_masks, queries)
@@ -112,6 +112,9 @@ def evaluate(
                     "query": episode.query,
                     "supports": list(episode.supports),
                     **results.count_columns(intersections[number], unions[number]),
+                    **results.count_columns(
+                        *metrics.counts_at_own_size(found.masks[number], own[number]), "original_"
+                    ),
                     "first_loss": float(losses[0]) if len(losses) else None,
                     "last_loss": float(losses[-1]) if len(losses) else None,
                     "steps": len(losses),
@@ -131,7 +134,8 @@ def _read_ahead(
 ):
     """Episodes in order with their pictures, a batch of them read by other threads before its turn.
 
-    Yields (episode, (query (S, S, 3), truth, void (S, S), supports (k, S, S, 3), masks (k, S, S))).
+    Yields (episode, (query (S, S, 3), truth, void (S, S), own (2, S, S), supports (k, S, S, 3), masks
+    (k, S, S))), where `own` is the query's mask at its own size (`Index.read_whole_mask`).
     """
 
     black = np.zeros((size, size, 3), np.uint8)
@@ -139,8 +143,9 @@ def _read_ahead(
     def read(episode):
         rows = [index.rows.loc[row] for row in (episode.query_row, *episode.support_rows)]
         pictures = [index.read_image(row, size) if looks else black for row in rows]
-        query, *supports = [(picture, *index.read_mask(row, size)) for picture, row in zip(pictures, rows)]
-        return *query, np.stack([s[0] for s in supports]), np.stack([s[1] for s in supports])
+        query = pictures[0], *index.read_whole_mask(rows[0], size)
+        masks = [index.read_mask(row, size)[0] for row in rows[1:]]
+        return *query, np.stack(pictures[1:]), np.stack(masks)
 
     with ThreadPoolExecutor(readers) as reader:
         waiting = collections.deque()

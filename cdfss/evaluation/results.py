@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from cdfss.data import metrics
 from cdfss.errors import CdfssError, again
 from cdfss.running import provenance
 from cdfss.running.files import replacing
@@ -223,17 +224,40 @@ def _from_worst_to_best(rows: pd.DataFrame, variant: str) -> list[int]:
     return iou(rows[rows["variant"] == variant]).sort_values(["iou", "episode"])["episode"].tolist()
 
 
-def count_columns(intersection, union) -> dict[str, int]:
-    """The columns of one episode's pixel counts, (2,) each, background first."""
+def count_columns(intersection, union, size: str = "") -> dict[str, int]:
+    """The columns of one episode's pixel counts, (2,) each, background first.
+
+    Args:
+        size: "original_" for counts at the query's own size.
+    """
     return {
-        f"{kind}_{where}": int(pixels)
+        f"{size}{kind}_{where}": int(pixels)
         for kind, both in (("intersection", intersection), ("union", union))
         for where, pixels in zip(("background", "foreground"), both, strict=True)
     }
 
 
-def counts(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection and union (N, 2), background first, as `cdfss.data.metrics` takes them."""
+def counts(rows: pd.DataFrame, size: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union (N, 2), background first, as `cdfss.data.metrics` takes them.
+
+    Args:
+        size: as `count_columns`.
+    """
     return tuple(
-        rows[[f"{kind}_background", f"{kind}_foreground"]].to_numpy() for kind in ("intersection", "union")
+        rows[[f"{size}{kind}_{where}" for where in ("background", "foreground")]].to_numpy(np.int64)
+        for kind in ("intersection", "union")
     )
+
+
+def batchwise_miou(rows: pd.DataFrame) -> float:
+    """`metrics.batchwise_miou` of one list's rows, in 0..1, with the batch of IFA's own script."""
+    rows = rows.sort_values("episode")
+    batch = metrics.BATCH_OF_IFA.get(int(rows["shot"].iloc[0]), metrics.BATCH_OF_IFA[5])
+    return metrics.batchwise_miou(*counts(rows), rows["class_id"], batch)
+
+
+def original_miou(rows: pd.DataFrame) -> float | None:
+    """mIoU of one list's rows at each query's own size, in 0..1; None for rows that do not have it."""
+    if rows["original_union_foreground"].isna().any():
+        return None
+    return metrics.mean_iou(*counts(rows, "original_"), rows["class_id"])

@@ -56,7 +56,7 @@ def made(tmp_path, pictured):
     pictures = tmp_path / "x" / "gallery" / "lungs-1shot" / "gallery.json"
     gallery.write(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"}, pictures)
     articles = [tmp_path / f"table{number}.html" for number in catalogue.TABLES]
-    page.write(articles, [figure], [pictures], SETTINGS, tmp_path / "index.html")
+    page.write(articles, [figure], [pictures], SETTINGS, tmp_path / "index.html", pictured[:1])
     return tmp_path / "index.html"
 
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from cdfss.reports import catalogue
+from cdfss.reports import catalogue, prepared
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
@@ -20,7 +20,15 @@ def _render(**values) -> str:
     environment = Environment(
         loader=PackageLoader("cdfss.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    empty = {"table": None, "articles": [], "figures": [], "galleries": [], "domains": {}, "shots": []}
+    empty = {
+        "table": None,
+        "articles": [],
+        "figures": [],
+        "galleries": [],
+        "domains": {},
+        "shots": [],
+        "data": [],
+    }
     values = empty | {"summary": ""} | values
     functions = {"groups": _groups, "in_words": provenance.in_words}
     return environment.get_template("page.html").render(**functions, **values)
@@ -67,8 +75,8 @@ def _origin_of_figure(path: Path) -> dict:
         raise provenance.damaged(path, error) from error
 
 
-def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
-    """Write the page of a run: its tables, figures and episodes.
+def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=()) -> None:
+    """Write the page of a run: its tables, figures, episodes and data.
 
     Figures and pictures of episodes are linked, from where the page lies; keep the folders together.
 
@@ -77,6 +85,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
         figures: PNG files; the SVG file of each lies beside it.
         galleries: files that `gallery.write` makes.
         settings: `Shown.table_settings`.
+        indexes: files of the data that the run reads.
 
     Raises:
         CdfssError: when tables and pictures are of different models, pictures or code, or not whole.
@@ -125,6 +134,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path) -> None:
         galleries=entries,
         domains=domains,
         shots=shots,
+        data=prepared.of_run(indexes, domains),
     )
     with replacing(path) as temporary:
         temporary.write_text(text)

@@ -139,6 +139,7 @@ rule page:
         tables=expand(f"{TABLE}.html", number=TABLES),
         galleries=expand(GALLERY, domain=run.domains, shot=run.shots),
         figures=PAGED,
+        indexes=[index_file(*pair) for pair in jobs.indexes],
     output:
         "results/index.html",
     log:

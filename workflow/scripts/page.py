@@ -8,4 +8,5 @@ with job(snakemake.log[0]):
         snakemake.input.galleries,
         snakemake.params.settings,
         snakemake.output[0],
+        snakemake.input.indexes,
     )

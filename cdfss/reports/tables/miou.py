@@ -63,9 +63,10 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
     """mIoU in long form: a line per (variant, domain or "average", shot).
 
     Columns: miou and gain (over the baseline, paired) in percent and percentage points, each with what
-    `statistics.Estimate.columns` and `readings` say of it; gain_p_holm (`adjust`); fb_iou (percent);
-    episodes; seeds; seed_sd, the standard deviation of mIoU over seeds, missing for one; sources and
-    source_sd, the same of source trainings; published, the paper's value, where the settings ask for it.
+    `statistics.Estimate.columns` and `readings` say of it; gain_p_holm (`adjust`); fb_iou; to compare with
+    other papers miou_batchwise and miou_original (percent); episodes; seeds; seed_sd, the standard
+    deviation of mIoU over seeds, missing for one; sources and source_sd, the same of source trainings;
+    published, the paper's value, where the settings ask for it.
 
     Args:
         rows: evaluation rows.
@@ -125,8 +126,12 @@ def other_scores(rows: pd.DataFrame) -> dict[str, dict[tuple, float]]:
     scores: dict[str, dict[tuple, list[float]]] = {}
     for (*key, _), group in rows.groupby([*keys, "source"], sort=False, dropna=False):
         found = {"fb_iou": metrics.fb_iou(*results.counts(group))}
+        # For comparison with other papers alone, on the same predictions.
+        found["miou_batchwise"] = results.batchwise_miou(group)
+        found["miou_original"] = results.original_miou(group)
         for score, value in found.items():
-            scores.setdefault(score, {}).setdefault(tuple(key), []).append(100 * value)
+            value = np.nan if value is None else 100 * value
+            scores.setdefault(score, {}).setdefault(tuple(key), []).append(value)
     return {score: {key: np.mean(v) for key, v in of_all.items()} for score, of_all in scores.items()}
 
 

@@ -409,7 +409,7 @@ def test_entries_and_pictures_are_counted_and_logged(settings, tmp_path):
     assert facts["digest"] == found.digest
     assert f"4 entries of 1 pictures (bird 2, sheep 2); names, sizes and masks {found.digest}" in log
     many = index.Prepared(tuple((f"c{n}", 10 if n else 5) for n in range(21)), 205, None)
-    assert many.in_words == "20 classes of 10, 1 classes of 5"
+    assert many.in_words == "21 classes: 20 with 10, 1 with 5"
 
 
 def test_the_digest_of_data_goes_by_names_sizes_and_masks_alone(settings, folder_data, tmp_path):

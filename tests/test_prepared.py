@@ -47,10 +47,8 @@ def test_our_counts_stand_beside_published_ones_with_a_reason(settings, tmp_path
     assert found["columns"] == ["raw files", "pictures", "entries"]
     assert [line["cells"] for line in found["lines"][:2]] == [["5", "3", "3"], ["800", "", "704"]]
     notes = " ".join(found["notes"])
-    assert "2 pictures without a mask are left out" in notes
-    assert "Fewer entries than in any source" in notes
-    assert "Fewer raw files" in notes
-    assert "Fewer pictures" not in notes  # nobody published their number
+    assert "Pictures without a mask, which are left out: 2." in notes
+    assert "Fewer raw files and entries than in any source" in notes  # nobody published their pictures
 
 
 def test_equal_counts_and_others_are_told_apart(settings, tmp_path, monkeypatch):
@@ -87,7 +85,7 @@ def test_left_out_pairs_and_pieces_are_reasons(settings, tmp_path):
     lungs(tmp_path / "x", 3)
     (tmp_path / "x" / "masks" / "CHNCXR_0000_0_mask.png").write_text("no picture")
     _, found = of_run(settings, tmp_path / "x", format="chestxray", on_bad_pair="skip")
-    assert "1 bad files were left out" in " ".join(found["notes"])
+    assert "(on_bad_pair: skip): 1." in " ".join(found["notes"])
     pieces = {"tiles": 8, "pieces_kept": 112, "pieces_of_one_colour": 71, "pieces_with_a_rare_colour": 105}
     note = prepared._notes({}, [], {"format": "deepglobe"} | pieces)[0]
     for number in ("8 tiles", "112", "71", "105", "4.8 %"):

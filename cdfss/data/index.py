@@ -97,8 +97,8 @@ class Prepared:
         classes: (name, entries) of each class, by class id; an entry is a pair of image and class.
         pictures: different ones, by the content of their files.
         digest: 16 hexadecimal digits that stand for names, sizes and decoded masks of all entries. Not for
-            where they lie, their order or class names, nor for how files are compressed. None in an
-            index of version 0.2 or before.
+            where they lie, their order or class names, how masks are compressed, or the colours of
+            pictures. None in an index of version 0.2 or before.
     """
 
     classes: tuple[tuple[str, int], ...]
@@ -112,11 +112,12 @@ class Prepared:
 
     @property
     def in_words(self) -> str:
-        """Entries of each class; of many classes, how many have how many."""
+        """Entries of each class; of more than 20 classes, how many classes have how many."""
         if len(self.classes) <= 20:
             return ", ".join(f"{name} {number:,}" for name, number in self.classes)
         numbers = Counter(number for _, number in self.classes)
-        return ", ".join(f"{many} classes of {number:,}" for number, many in numbers.most_common())
+        counted = ", ".join(f"{many} with {number:,}" for number, many in numbers.most_common())
+        return f"{len(self.classes)} classes: {counted}"
 
     @classmethod
     def of(cls, rows: pd.DataFrame, masks: dict[str, str] | None) -> "Prepared":

@@ -52,7 +52,7 @@ def of_run(paths, titles: dict[str, str]) -> list[dict]:
             {
                 "heading": f"{titles.get(facts['name'], facts['name'])}, split {split}",
                 "digest": ours.digest,
-                "classes": ours.in_words,
+                "classes": ours.in_words.replace("_", " "),
                 "columns": [UNITS[unit] for unit in units],
                 "lines": [line | {"cells": _cells(line["numbers"], units)} for line in lines],
                 "notes": _notes(here, theirs, facts),
@@ -82,7 +82,7 @@ def _notes(here: dict[str, int], theirs: list[dict], facts: dict) -> list[str]:
     if drawn:
         notes.append("The pictures are drawn by this program (synthetic); they are not the published ones.")
     if facts.get("bad"):
-        notes.append(f"{facts['bad']:,} bad files were left out (on_bad_pair: skip).")
+        notes.append(f"Bad files that were left out (on_bad_pair: skip): {facts['bad']:,}.")
     if "tiles" in facts:
         notes.append(
             f"Of the pieces of {facts['tiles']:,} tiles {facts['pieces_kept']:,} are kept: "
@@ -92,20 +92,22 @@ def _notes(here: dict[str, int], theirs: list[dict], facts: dict) -> list[str]:
     elif facts["format"] == "deepglobe":
         notes.append("The pieces were cut and chosen elsewhere, by a threshold that is not known here.")
     if facts.get("images_never_segmented"):
-        notes.append(f"{facts['images_never_segmented']:,} pictures without a mask are left out.")
+        notes.append(f"Pictures without a mask, which are left out: {facts['images_never_segmented']:,}.")
     if drawn:
         return notes
     if not theirs:
         return [*notes, "Nothing is published of this data set."]
-    for unit, number in here.items():
+    fewer = []
+    for unit, number in sorted(here.items(), key=lambda entry: list(UNITS).index(entry[0])):
         others = [count for count in theirs if unit in count]
         same = "; ".join(count["source"] for count in others if count[unit] == number)
         if same:
             notes.append(f"As many {UNITS[unit]} as in: {same}.")
         elif others and number < min(count[unit] for count in others):
-            notes.append(
-                f"Fewer {UNITS[unit]} than in any source: a part of the set, or prepared otherwise."
-            )
+            fewer.append(UNITS[unit])
         elif others:
             notes.append(f"As many {UNITS[unit]} are in none of the sources.")
+    if fewer:
+        units = " and ".join(filter(None, (", ".join(fewer[:-1]), fewer[-1])))
+        notes.append(f"Fewer {units} than in any source: a part of the set, or prepared otherwise.")
     return notes

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from cdfss.evaluation import results as evaluated
-from cdfss.reports.catalogue import FIGURES, TABLES
+from cdfss.reports.catalogue import FIGURES, KINDS, TABLES
 
 results = Path(sys.argv[1])
 problems = []
@@ -55,9 +55,10 @@ print(f"the supports' loss falls in {100 * falls.mean():.0f} % of the episodes")
 if falls.mean() < 0.9 or not np.isfinite(rows["last_loss"]).all():
     problems.append("tuning does not lower the loss that it is to lower")
 
-# The demo has a variant of every kind, so no table and no figure lacks anything.
+# The demo has a variant of every kind but one, so no table and no figure lacks anything else.
 for number in TABLES:
-    if "Not in this " in (results / f"table{number}.md").read_text():
+    text = (results / f"table{number}.md").read_text()
+    if "Not in this " in text.replace(f"Not in this table: {KINDS['vote']}. ", ""):
         problems.append(f"table {number} lacks something")
 for name in FIGURES:
     with Image.open(results / "demo" / "figures" / f"{name}.png") as image:

@@ -160,6 +160,9 @@ def test_the_extended_run_adds_to_the_papers_run(monkeypatch):
     assert (cumulative["steps"], cumulative["reset"]) == (1, "never")
     tuned = Jobs(extended).evaluation_settings("isic2018", "fine_tuning", 1, 0)["settings"]
     assert (tuned["trained"], tuned["learning_rate"]) == (["learner", "backbone"], 1e-4)
+    shown = Shown(Jobs(extended))
+    assert shown.baseline == "baseline"
+    assert [shown.kind_of(f"baseline_{rule}") for rule in ("majority", "mean")] == ["vote", "vote"]
     zero = Jobs(extended).evaluation_settings("isic2018", "apm_acpa_zero", 1, 0)["settings"]
     assert (zero["steps"], zero["learning_rate"], zero["attention"]) == (0, None, True)
 
@@ -256,6 +259,46 @@ def test_variants_are_shown_where_they_belong():
     assert shown.by_subject["insertion"][2:5] == ["baseline", "apm_zero", "acpa"]
     assert shown.analysed == ["baseline", *modules]
     assert json.loads(json.dumps(shown.table_settings())) == shown.table_settings()
+
+
+def test_the_baseline_is_the_one_by_the_published_rule_for_votes():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    values["variants"] = {
+        "majority": {"vote": "majority"},
+        "mean": {"vote": "mean", "main": False},
+        "baseline": {"vote": "published"},
+        "apm_s": {"masker": "S"},
+        "apm_s_majority": {"masker": "S", "vote": "majority"},
+        "apm_s_fast": {"masker": "S", "vote": "majority", "learning_rate": 0.9, "main": False},
+    }
+    jobs = Jobs(configuration.parse(values))
+    shown = Shown(jobs)
+    kinds = [shown.kind_of(name) for name in jobs.run.variants]
+    assert kinds == ["vote", "vote", "baseline", "modules", "modules", "modules"]
+    assert shown.baseline == "baseline"
+    assert shown.by_subject["insertion"] == ["baseline", "majority", "mean", "apm_s", "apm_s_majority"]
+    assert shown.by_subject["main"] == ["majority", "baseline", "apm_s", "apm_s_majority"]
+    assert shown.by_subject["alternatives"] == ["baseline", "apm_s", "apm_s_majority"]
+    assert shown.by_subject["cost"] == ["baseline", "apm_s", "apm_s_majority"]
+    assert shown.rate_families == [["apm_s_majority", "apm_s_fast"]]
+    by_rule = shown.table_settings()["variants"]
+    assert [name for name in by_rule if by_rule[name]["published_vote"]] == ["baseline", "apm_s"]
+    del values["variants"]["baseline"]
+    assert Shown(Jobs(configuration.parse(values))).baseline is None
+
+
+def test_rows_depend_on_the_rule_for_votes_where_it_is_another_than_before():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    values["variants"] = {"baseline": {}, "mean": {"vote": "mean"}}
+    jobs = Jobs(configuration.parse(values))
+    usual, mean = (jobs.evaluation_settings("lungs", v, 5, 0)["settings"] for v in values["variants"])
+    assert mean == usual | {"vote": "mean"}
+    assert "vote" not in usual  # rows of before there was a choice stay
+    method = jobs.run.variants["mean"].method_class
+    assert [method.Settings.model_validate(s).vote for s in (usual, mean)] == ["published", "mean"]
+    values["variants"] = {"wrong": {"vote": "most"}}
+    with pytest.raises(CdfssError, match=r"variants\.wrong\.vote is 'most'"):
+        configuration.parse(values)
 
 
 def test_variants_that_differ_in_more_than_their_rate_are_no_family():

@@ -39,12 +39,12 @@ def _counts(generator):
     }
 
 
-def row(generator, domain, variant, shot, seed, episode):
+def row(generator, domain, variant, shot, seed, episode, source=None):
     """One evaluation row."""
     return {
         **_of_list(domain, shot, seed, episode),
         "variant": variant,
-        "source": None,
+        "source": source,
         **(counts := _counts(generator)),
         **{f"original_{name}": 4 * pixels for name, pixels in counts.items()},
         "first_loss": 1.0,

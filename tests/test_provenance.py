@@ -63,7 +63,40 @@ def test_rows_that_do_not_belong_together_are_refused_with_the_older_files(chang
 def test_shards_of_one_list_with_other_settings_are_refused(tmp_path):
     rows_file(tmp_path, settings={"shard": 0, "steps": 5})
     rows_file(tmp_path, settings={"shard": 1, "steps": 6})
-    with pytest.raises(CdfssError, match="settings of lungs, baseline, 1, 0,  differ"):
+    with pytest.raises(CdfssError, match="settings of lungs, baseline, 1, 0 differ"):
+        results.load(tmp_path)
+
+
+def of_source(seed, checkpoint, training="t1"):
+    return {"settings": {"source": seed}, "checkpoint": checkpoint, "training": training}
+
+
+def test_source_models_differ_between_the_seeds_of_one_training_alone(tmp_path):
+    first, other = (rows_file(tmp_path, **of_source(seed, f"c{seed}")) for seed in (0, 1))
+    measured = rows_file(tmp_path, "apm_s", **of_source(1, "c1"))
+    provenance.must_agree(provenance.facts_of([first, other, measured]))
+    assert provenance.summary([first, other])["made from"]["checkpoint of rows"] == [
+        "source seed 0 c0",
+        "source seed 1 c1",
+    ]
+    for change, what in (
+        (of_source(1, "c2"), "source models of source seed 1"),
+        (of_source(2, "c2", "t2"), "source trainings"),  # of other epochs, say
+        (of_source(None, "c2", "given"), "source trainings"),
+    ):
+        wrong = rows_file(tmp_path, "apm_m", seconds=60, **change)
+        with pytest.raises(CdfssError) as error:
+            provenance.must_agree(provenance.facts_of([first, other, measured, wrong]))
+        assert f"{what} differ" in str(error.value)
+        assert f"The older 1: {wrong}. Delete these" in str(error.value)
+
+
+def test_shards_of_one_list_and_source_seed_with_other_settings_are_refused(tmp_path):
+    for seed, steps in ((0, 5), (1, 5), (1, 6)):
+        facts = of_source(seed, f"c{seed}")
+        facts["settings"] |= {"steps": steps, "shard": steps}
+        rows_file(tmp_path, **facts)
+    with pytest.raises(CdfssError, match="settings of lungs, baseline, 1, 0, source seed 1 differ"):
         results.load(tmp_path)
 
 
@@ -196,6 +229,13 @@ def test_a_page_refuses_tables_of_other_models_or_pictures(tmp_path, settings):
         with pytest.raises(CdfssError, match="do not belong together"):
             page.write([one, other], [], [], settings, tmp_path / "index.html")
         assert not (tmp_path / "index.html").exists()
+    trained = written(tmp_path / "trained", settings, **of_source(0, "c1"))["html"]
+    for number, change in enumerate((of_source(0, "c2"), of_source(1, "c1", "t2"), {"training": "given"})):
+        other = written(tmp_path / f"source {number}", settings, **change)["html"]
+        with pytest.raises(CdfssError, match="do not belong together"):
+            page.write([trained, other], [], [], settings, tmp_path / "index.html")
+    other = written(tmp_path / "another seed", settings, **of_source(1, "c2"))["html"]
+    page.write([trained, other], [], [], settings, tmp_path / "index.html")
     page.write([one, one], [], [], settings, tmp_path / "index.html")
     one.write_text(one.read_text()[:3000])
     with pytest.raises(CdfssError, match=r"table1\.html cannot be read .* Delete it"):

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from made_rows import feature_rows, filtered_rows, row, table_settings
 from scipy import stats
@@ -722,6 +723,45 @@ def test_rows_and_predictions_survive_their_files(tmp_path):
     assert len(results.load(tmp_path / "z")) == len(lines)
     with pytest.raises(CdfssError, match="no evaluation rows"):
         results.load(tmp_path / "empty")
+
+
+def test_rows_of_several_source_models_are_several(tmp_path):
+    generator = np.random.RandomState(0)
+    lines = [row(generator, "lungs", "apm_s", 1, 0, e, source) for source in (0, 1) for e in range(3)]
+    lines += [row(generator, "lungs", "copy", 1, 0, e) for e in range(3)]
+    results.save(lines, tmp_path / "rows" / "0.parquet", {})
+    results.save(lines, tmp_path / "cost.parquet", {}, results.COST)
+    loaded = results.load(tmp_path)
+    assert loaded["source"].dtype == "Int32"
+    assert loaded["source"].fillna(-1).tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1]
+    both = results.with_cost(loaded, [tmp_path / "cost.parquet"])
+    assert both["seconds"].tolist() == [line["seconds"] for line in lines]
+    for source, there in ((0, [0, 0, 0, None, None, None]), (None, [None] * 3)):
+        found = results.of_source(loaded, source)["source"]
+        assert found.astype(object).where(found.notna(), None).tolist() == there
+    results.save(lines[4:5], tmp_path / "rows" / "1.parquet", {})
+    with pytest.raises(
+        CdfssError, match=r"episode 1 .* seed 0, source seed 1 is there twice, in .*0\.parquet and"
+    ):
+        results.load(tmp_path)
+    results.save(lines[7:8], tmp_path / "rows" / "1.parquet", {})
+    with pytest.raises(
+        CdfssError, match=r"episode 1 of lungs, copy, 1-shot, seed 0 is there twice, in .*0\.pa"
+    ):
+        results.load(tmp_path)
+
+
+def test_rows_and_cost_of_before_know_no_source(tmp_path):
+    lines = rows()[:6]
+    results.save(lines, tmp_path / "now.parquet", {})
+    pq.write_table(pq.read_table(tmp_path / "now.parquet").drop(["source"]), tmp_path / "old.parquet")
+    loaded = results.load(tmp_path / "old.parquet")
+    assert loaded["source"].dtype == "Int32"
+    assert loaded["source"].isna().all()
+    results.save(lines, tmp_path / "cost.parquet", {}, results.COST)
+    pq.write_table(pq.read_table(tmp_path / "cost.parquet").drop(["source"]), tmp_path / "c.parquet")
+    both = results.with_cost(loaded, [tmp_path / "c.parquet"])
+    assert both["seconds"].tolist() == [line["seconds"] for line in lines]
 
 
 def test_measurements_survive_their_files(tmp_path):

@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import square_mask, write_picture
 
-from cdfss import HSNet
+from cdfss import CdfssError, HSNet
 from cdfss.data import index
 from cdfss.data.episodes import sample
+from cdfss.evaluation import results
+from cdfss.methods import source as source_model
 from cdfss.methods.hsnet import checkpoints, training
 
 SETTINGS = {
@@ -98,6 +100,8 @@ def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
     assert first["epoch"].tolist() == [1, 2, 3]
     assert first["train_loss"].iloc[-1] < first["train_loss"].iloc[0]
     assert not list(broken.glob("state/*/state.pt"))
+    facts = results.facts(whole / "history.parquet")
+    assert facts["training"] == source_model.training(whole / "c.safetensors") != "given"
     chosen = checkpoints.build(whole / "c.safetensors", "efficientnet_lite0", None, image_size=64)
     assert not any(p.requires_grad for p in chosen.parameters())
 
@@ -124,6 +128,22 @@ def test_a_broken_state_is_set_aside_and_training_goes_on_from_the_one_before(ho
     assert broken(tmp_path / "state.pt").step == 1  # one of the two is lost, not the training
     assert (tmp_path / "state.broken").exists()
     assert broken(tmp_path / "before.pt").step == 0
+
+
+def test_a_training_is_told_by_everything_but_its_seed(tmp_path):
+    def told(settings=None, **facts):
+        made_from = {"settings": SETTINGS | (settings or {}), "source": "s1", "validation": "v1"}
+        checkpoints.save(tmp_path / "c.safetensors", {}, "resnet50", made_from | facts)
+        return source_model.training(tmp_path / "c.safetensors")
+
+    assert told() == told({"seed": 5}) == told(epoch=3)
+    others = [told({"epochs": 9}), told({"image_size": 32}), told(source="s2"), told(validation="v2")]
+    assert len({told(), *others}) == 5
+    checkpoints.save(tmp_path / "c.safetensors", {}, "resnet50", {"taken_from_sha256": "1"})
+    assert source_model.training(tmp_path / "c.safetensors") == "given"
+    (tmp_path / "c.safetensors").write_bytes(b"x")
+    with pytest.raises(CdfssError, match="damaged"):
+        source_model.training(tmp_path / "c.safetensors")
 
 
 def test_an_epoch_depends_on_seed_and_number_alone():

@@ -67,7 +67,7 @@ def evaluate(
     progress = Progress(title, len(episodes))
     device = "cpu" if method.given.device is None else method.given.device.type
     rate = settings["settings"].get("learning_rate")  # of anyone's own method it may be anything
-    of_list = {key: settings[key] for key in ("domain", "variant", "shot", "seed")}
+    of_list = {key: settings.get(key) for key in ("domain", "variant", "shot", "seed", "source")}
     coming = _read_ahead(index, episodes, settings["image_size"], readers, at_once, method.looks)
     waiting: list = []
     while True:
@@ -251,6 +251,7 @@ def origin_of_given(given: Given, precision: str) -> dict:
         found["weights"] = file_hash(given.weights)[:16]
     if given.checkpoint is not None:
         found["checkpoint"] = source.identity(given.checkpoint)
+        found["training"] = source.training(given.checkpoint)
     if given.device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(given.device)
     return found
@@ -276,7 +277,7 @@ def run(
     compute: dict,
     readers: int = 1,
 ) -> None:
-    """The job of one (domain, variant, shot, seed, shard): files in, files out.
+    """The job of one (domain, variant, shot, seed, source, shard): files in, files out.
 
     Args:
         settings: `Jobs.evaluation_settings`, shard and shards.

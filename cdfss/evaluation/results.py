@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         ("parameters_added", pa.int64()),  # of masker and attention
         ("parameters_tuned", pa.int64()),  # of the parts that steps change
         # Null in rows of version 0.2 and before, and where a method has no such thing.
-        ("source", pa.int32()),  # seed of the source training
+        ("source", pa.int32()),  # seed of the source training; none of a given model
         ("most_votes", pa.int32()),  # that a pixel of the query got, of the supports
         ("voted_pixels", pa.int64()),  # that the published rule decides otherwise than a majority
         ("supports_unseen", pa.int32()),  # whose mask holds no stride-32 position
@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
     ]
 )
 MAY_LACK = SCHEMA.names[SCHEMA.get_field_index("source") :]
-KEY = ["domain", "variant", "shot", "seed", "episode"]
+KEY = ["domain", "variant", "shot", "seed", "source", "episode"]
 # What no second run gives again, in files of its own so that all others can be compared byte by byte.
 COST = pa.schema(
     [
@@ -86,6 +86,9 @@ def load(paths) -> pd.DataFrame:
         paths: one or several; of a folder all rows are taken, also those of variants that a
             configuration no longer has.
 
+    Returns:
+        The columns of SCHEMA, `source` as pandas' nullable "Int32".
+
     Raises:
         CdfssError: when there is none, a file is damaged or of an older version, an episode is there
             twice, or files do not belong together (`provenance.must_agree`).
@@ -116,21 +119,30 @@ def load(paths) -> pd.DataFrame:
         # Rows of version 0.1 hold what is in files of its own now.
         tables.append(table.select(SCHEMA.names).replace_schema_metadata())
     provenance.must_agree(made)
-    rows = pa.concat_tables(tables).to_pandas()
+    rows = pa.concat_tables(tables).to_pandas().astype({"source": "Int32"})
     twice = rows[rows.duplicated(KEY)]
     if len(twice):
         first = twice.iloc[0]
-        held = [
-            str(file)
-            for file, table in zip(files, tables)
-            if any(all(row[k] == first[k] for k in KEY) for row in table.select(KEY).to_pylist())
-        ]
+        numbers = rows.groupby(KEY, dropna=False).ngroup()
+        of_file = np.repeat(range(len(files)), [len(table) for table in tables])
+        held = dict.fromkeys(str(files[i]) for i in of_file[numbers == numbers[first.name]])
+        source = "" if pd.isna(first.source) else f", source seed {first.source}"
         raise CdfssError(
             f"episode {first.episode} of {first.domain}, {first.variant}, {first.shot}-shot, seed "
-            f"{first.seed} is there twice, in {' and '.join(held)}: load one run at a time, and remove "
-            "files that an earlier configuration (more `shards`) left behind"
+            f"{first.seed}{source} is there twice, in {' and '.join(held)}: load one run at a time, and "
+            "remove files that an earlier configuration (more `shards`) left behind"
         )
     return rows
+
+
+def of_source(rows: pd.DataFrame, source: int | None) -> pd.DataFrame:
+    """Rows of one source model and those that need none.
+
+    Args:
+        source: one of `Jobs.sources`.
+    """
+    of_none = rows["source"].isna()
+    return rows[of_none if source is None else of_none | rows["source"].eq(source).fillna(False)]
 
 
 def _holds_rows(file: Path) -> bool:
@@ -150,12 +162,13 @@ def with_cost(rows: pd.DataFrame, paths) -> pd.DataFrame:
         CdfssError: when they are of other episodes.
     """
     tables = [provenance.read_table(path).replace_schema_metadata() for path in paths]
-    # Version 0.1 did not tell fit from prediction: there both are unknown.
+    # Version 0.1 did not tell fit from prediction, nor 0.2 the source: there these are unknown.
     cost = pa.concat_tables(tables, promote_options="default").to_pandas().reindex(columns=COST.names)
+    cost["source"] = cost["source"].astype("Int32")
     both = rows.merge(cost, on=KEY, how="left", validate="one_to_one")
     lacking = both[both["seconds"].isna()]
     if len(lacking):
-        first = ", ".join(str(lacking.iloc[0][key]) for key in KEY)
+        first = ", ".join(str(value) for value in lacking.iloc[0][KEY].dropna())
         raise CdfssError(
             f"{len(lacking)} rows have no seconds, first {first}; their files in cost/ are of other "
             f"episodes. To make both anew, {again('evaluate', 'evaluate_on_processor')}"

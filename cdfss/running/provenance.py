@@ -256,6 +256,17 @@ def _of_source(value_of):
     return lambda found: [("", value_of(found))] if "checkpoint" in found else []
 
 
+def _of_model(found: dict):
+    """Of each seed of the source training there is one model."""
+    return [(_source(found), found["checkpoint"])] if "checkpoint" in found else []
+
+
+def _source(found: dict) -> str:
+    """Which source model a file is of; empty for a given one."""
+    seed = _settings(found).get("seed" if found.get("kind") == "training" else "source")
+    return "" if seed is None else f"source seed {seed}"
+
+
 def _of_weights(found: dict):
     backbone = _settings(found).get("backbone")
     return [(f"{backbone}", found.get("weights", ""))] if backbone else []
@@ -278,13 +289,15 @@ def _of_device(found: dict):
 def _of_variant(found: dict):
     settings = {key: value for key, value in _settings(found).items() if key != "shard"}
     keys = ("domain", "variant", "shot", "seed", "episodes")  # the last is a measurement's number
-    return [(", ".join(str(settings.get(key, "")) for key in keys), digest(settings))]
+    place = [*(str(settings[key]) for key in keys if key in settings), _source(found)]
+    return [(", ".join(filter(None, place)), digest(settings))]
 
 
 _COMPARED = {
     "pictures": _of_domain("index"),
     "episode lists": _of_list,
-    "source models": _of_source(lambda found: found["checkpoint"]),
+    "source models": _of_model,
+    "source trainings": _of_source(lambda found: found.get("training", "")),
     "image sizes": lambda found: [("", str(_settings(found).get("image_size", "")))],
     "precisions": _of_precision,
     "backbones": _of_source(lambda found: _settings(found).get("backbone", "")),
@@ -320,10 +333,13 @@ def summary(paths: Iterable[str | Path], **more) -> dict:
             "device",
             "gpu",
             "precision",
-            "checkpoint",
+            "training",
         ):
             if key in found:
                 collected.setdefault(f"{key} of rows", set()).add(str(found[key]))
+        if "checkpoint" in found:
+            named = f"{_source(found)} {found['checkpoint']}".strip()
+            collected.setdefault("checkpoint of rows", set()).add(named)
         if "index" in found and "domain" in _settings(found):
             collected.setdefault("pictures", set()).add(f"{_settings(found)['domain']} {found['index']}")
         if "code" in found:
@@ -347,9 +363,9 @@ def summaries_must_agree(by_file: dict[str | Path, dict]) -> None:
     singular: dict[str, dict] = {}
     for file, origin in by_file.items():
         made_from = origin.get("made from", {})
-        for key in ("pictures", "code", "methods", "checkpoint of rows"):
+        for key in ("pictures", "code", "methods", "checkpoint of rows", "training of rows"):
             for value in made_from.get(key, []):
-                # "lungs 1a2b": of each domain, kind of code and method there is one.
+                # "lungs 1a2b": of each domain, kind of code, method and source seed there is one.
                 place, _, stamp = value.rpartition(" ")
                 singular.setdefault(f"{key} {place}".strip(), {}).setdefault(stamp, []).append(Path(file))
     for what, by_value in singular.items():

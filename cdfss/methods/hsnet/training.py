@@ -210,7 +210,10 @@ def train(
     learner = {f"learner.{key}": value for key, value in state.best_learner.items()}
     best = {"epoch": state.best_epoch, "validation_miou": state.best}
     checkpoints.save(checkpoint, learner, settings["backbone"], facts | best)
-    facts |= provenance.made_with("torch") | {"checkpoint": source_model.identity(checkpoint)}
+    facts |= provenance.made_with("torch") | {
+        "checkpoint": source_model.identity(checkpoint),
+        "training": source_model.training(checkpoint),
+    }
     with replacing(history) as temporary:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(provenance.with_facts(table, facts), temporary)

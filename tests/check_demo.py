@@ -29,7 +29,7 @@ def changed(domain: str, shot: int, first: str, second: str) -> float:
     """Percent of the pixels of a list's queries that two variants disagree on."""
     place = results / "demo" / "predictions" / domain
     masks, others = (
-        evaluated.load_predictions((place / variant).glob(f"{shot}shot-seed0/*.parquet"))
+        evaluated.load_predictions((place / variant).glob(f"{shot}shot-seed0-source0/*.parquet"))
         for variant in (first, second)
     )
     return 100 * float(np.mean([masks[episode] != others[episode] for episode in masks]))

@@ -183,7 +183,26 @@ def test_one_variants_rate_changes_that_variants_settings_alone():
             second
         ).evaluation_settings("fss1000", variant, 1, 0)
         assert same == (variant != "apm_s")
-    assert Jobs(first).source_settings() == Jobs(second).source_settings()
+    assert Jobs(first).source_settings(0) == Jobs(second).source_settings(0)
+
+
+def test_each_seed_of_the_source_training_is_a_model_of_its_own():
+    jobs = Jobs(configuration.parse(changed(source__seeds=[4, 0], variants__ridge={"method": "ridge"})))
+    assert jobs.sources == jobs.sources_of("apm_s") == [4, 0]
+    assert jobs.sources_of("ridge") == [None]
+    assert Shown(jobs).table_settings()["sources"] == [4, 0]
+    usual = Jobs(configuration.parse(changed())).source_settings(0)
+    assert jobs.source_settings(0) == usual
+    assert jobs.source_settings(4) == usual | {"seed": 4}
+    assert "seeds" not in usual
+    # Measurements and what is filtered are of the first.
+    assert jobs.analysis_settings("fss1000", "apm_s")["source"] == 4
+    assert jobs.filtering_settings("fss1000")["source"] == 4
+    assert jobs.evaluation_settings("fss1000", "apm_s", 1, 0, 0)["source"] == 0
+    assert "source" not in jobs.evaluation_settings("fss1000", "ridge", 1, 0, None)
+    given = Jobs(configuration.parse(changed(source__checkpoint="m.pt")))
+    assert given.sources == given.sources_of("apm_s") == [None]
+    assert "source" not in given.analysis_settings("fss1000", "apm_s") | given.filtering_settings("fss1000")
 
 
 def test_reference_and_schema_are_up_to_date():
@@ -211,7 +230,7 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on_it():
     def settings(compute):
         run = configuration.parse(changed(compute=compute))
-        return Jobs(run).evaluation_settings("fss1000", "apm_s", 1, 0), Jobs(run).source_settings()
+        return Jobs(run).evaluation_settings("fss1000", "apm_s", 1, 0), Jobs(run).source_settings(0)
 
     usual = settings({})
     assert settings({"compile": True, "episodes_at_once": 8, "cache_gb": 0}) == usual
@@ -221,7 +240,7 @@ def test_how_jobs_compute_is_part_of_their_settings_only_where_numbers_depend_on
     expected = {"device": "auto", "compile": False, "episodes_at_once": 8, "cache_gb": 0.5}
     assert Jobs(run).compute_settings() == expected
     threads = configuration.parse(changed(compute={"threads": 8}))
-    assert Jobs(threads).source_settings()["threads"] == 8  # the last digits of a training depend on it
+    assert Jobs(threads).source_settings(0)["threads"] == 8  # the last digits of a training depend on it
     assert Jobs(threads).compute_settings() == Jobs(configuration.parse(changed())).compute_settings()
     for wrong in ({"precision": "float16"}, {"episodes_at_once": 0}, {"episodes_at_once": "all"}):
         with pytest.raises(CdfssError, match=f"compute.{next(iter(wrong))}"):
@@ -380,7 +399,18 @@ def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
     ("change", "line"),
     [
         ({"seeds": [2**31]}, "seeds.0 is 2147483648; it should be less than 2147483648"),
-        ({"source__seed": 2**32}, "source.seed is 4294967296; it should be less than 2147483648"),
+        ({"source__seeds": [2**32]}, "source.seeds.0 is 4294967296; it should be less than 2147483648"),
+        (
+            {"source__seeds": []},
+            "source.seeds is []; List should have at least 1 item after validation, not 0",
+        ),
+        ({"source__seeds": [1, 1]}, "source.seeds: [1, 1] names a value twice"),
+        ({"source__seed": 3}, "source: `seed` is called `seeds` now and is a list; write seeds: [3]"),
+        (
+            {"source": {"seeds": [0, 1], "checkpoint": "m.pt"}},
+            "source: seeds is [0, 1], but checkpoint is one model that is trained already; remove one of "
+            "the two",
+        ),
         ({"source__learning_rate": math.inf}, "source.learning_rate is inf; it should be a finite number"),
         ({"compute__cache_gb": math.inf}, "compute.cache_gb is inf; it should be a finite number"),
         ({"adaptation__learning_rate": -1}, "adaptation.learning_rate is -1; it should be greater than 0"),

@@ -22,6 +22,15 @@ class Jobs:
         """Variants that need the source model."""
         return self._needing("source")
 
+    @property
+    def sources(self) -> list[int | None]:
+        """Seeds of the source models; None is a model that was given, `source.checkpoint`."""
+        return [None] if self.run.source.checkpoint else self.run.source.seeds
+
+    def sources_of(self, variant: str) -> list[int | None]:
+        """Those of `sources` that a variant is evaluated with; [None] if it needs none."""
+        return self.sources if variant in self.source_variants else [None]
+
     @cached_property
     def device_variants(self) -> list[str]:
         """Variants that compute on a device."""
@@ -72,13 +81,19 @@ class Jobs:
         entry = self.run.domains[domain]
         return {"split": entry.split, "number": entry.episodes, "shot": shot, "seed": seed}
 
-    def source_settings(self) -> dict[str, Any]:
-        settings = self.run.source.model_dump(mode="json", exclude={"checkpoint"})
-        settings |= {"threads": self.run.compute.threads}
+    def source_settings(self, seed: int) -> dict[str, Any]:
+        settings = self.run.source.model_dump(mode="json", exclude={"checkpoint", "seeds"})
+        settings |= {"seed": seed, "threads": self.run.compute.threads}
         return settings | {"backbone": self.run.backbone, **self._numbers()}
 
-    def evaluation_settings(self, domain: str, variant: str, shot: int, seed: int) -> dict:
-        """What the rows of a variant on one list depend on; of a user's own method also its files."""
+    def evaluation_settings(
+        self, domain: str, variant: str, shot: int, seed: int, source: int | None = None
+    ) -> dict:
+        """What the rows of a variant on one list depend on; of a user's own method also its files.
+
+        Args:
+            source: one of `sources_of` the variant.
+        """
         entry = self.run.variants[variant]
         settings = {"domain": domain, "variant": variant, "shot": shot, "seed": seed}
         settings |= {"image_size": self.run.image_size, "method": entry.method}
@@ -87,6 +102,8 @@ class Jobs:
             settings["code"] = self._code_of(entry.method)
         if entry.method_class.needs != "nothing":
             settings["precision"] = self.run.compute.precision
+        if source is not None:
+            settings["source"] = source
         backbone = self.run.backbone_of(variant)
         return settings | ({"backbone": backbone} if backbone else {})
 
@@ -96,13 +113,16 @@ class Jobs:
 
     def analysis_settings(self, domain: str, variant: str) -> dict:
         """What the measurements of a variant's features depend on."""
-        settings = self.evaluation_settings(domain, variant, self.run.shots[0], self.run.seeds[0])
+        first = self.run.shots[0], self.run.seeds[0], self.sources[0]
+        settings = self.evaluation_settings(domain, variant, *first)
         return settings | {"episodes": self.run.analysis.episodes}
 
     def filtering_settings(self, domain: str) -> dict:
         """What the evaluation of the source model on filtered pictures depends on."""
         settings = {"domain": domain, "shot": self.run.shots[0], "seed": self.run.seeds[0]}
         settings |= {"method": "hsnet", "settings": {"steps": 0}, "backbone": self.run.backbone}
+        if self.sources[0] is not None:
+            settings["source"] = self.sources[0]
         return settings | self._numbers() | self.run.analysis.model_dump()
 
     def _numbers(self) -> dict[str, Any]:

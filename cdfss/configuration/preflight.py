@@ -174,7 +174,7 @@ def older_code(folder: str | Path) -> list[str]:
     files = [
         file for part in ("rows", "analysis") for file in sorted(Path(folder, part).rglob("*.parquet"))
     ]
-    files = files[:: -(-len(files) // SEEN) or 1] + list(Path(folder, "source").glob("history.parquet"))
+    files = files[:: -(-len(files) // SEEN) or 1] + list(Path(folder, "source").glob("*/history.parquet"))
     older: dict[tuple, int] = {}
     for file in files:
         try:

@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     PlainValidator,
     create_model,
-    field_validator,
     model_validator,
 )
 
@@ -30,6 +29,15 @@ FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
 SOURCE_SPLIT = "trn"  # of the data set that the source model is trained on
 Seed = Annotated[int, Field(ge=0, lt=2**31)]  # rows hold it as int32, NumPy's generator takes 32 bits
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError(f"{values} names a value twice")
+    return values
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -144,10 +152,30 @@ class Source(Section):
     epochs: Count = Field(30, description="passes over the source; the paper does not state it")
     batch_size: Count = Field(20, description="episodes per step")
     learning_rate: Positive = Field(1e-3, description="of Adam")
-    seed: Seed = Field(0, description="of the learner's weights, the order and the supports")
+    seeds: Seeds = Field(
+        [0],
+        description="of the learner's weights, the order and the supports; with each a source model is "
+        "trained and evaluated",
+    )
     checkpoint: Folder | None = Field(
         None, description="a trained HSNet instead: .safetensors of ours, or a published .pt"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values):
+        if isinstance(values, dict) and "seed" in values:
+            raise ValueError(f"`seed` is called `seeds` now and is a list; write seeds: [{values['seed']}]")
+        return values
+
+    @model_validator(mode="after")
+    def _one_given_model(self):
+        if self.checkpoint is not None and len(self.seeds) > 1:
+            raise ValueError(
+                f"seeds is {self.seeds}, but checkpoint is one model that is trained already; remove one "
+                "of the two"
+            )
+        return self
 
 
 class Compute(Section):
@@ -297,7 +325,7 @@ AnyVariant = Annotated[Variant, PlainValidator(_checked_variant, json_schema_inp
 
 
 class Analysis(Section):
-    """What is measured in features, beside the evaluation, on the first of `shots` and of `seeds`."""
+    """What is measured in features, beside the evaluation, on the first of `shots` and of both `seeds`."""
 
     episodes: Count = Field(
         60, description="of each domain's list, as many of each class as can be; all if it is shorter"
@@ -351,10 +379,10 @@ class Configuration(Section):
         "resnet50",
         description="frozen network (docs/backbones.md); HSNet needs one that has strides 8, 16 and 32",
     )
-    seeds: list[Seed] = Field(
-        [0], min_length=1, description="of the episode lists and of ACPA's first weights"
+    seeds: Seeds = Field([0], description="of the episode lists and of ACPA's first weights")
+    shots: Annotated[list[Count], AfterValidator(_distinct)] = Field(
+        [1, 5], min_length=1, description="supports per episode"
     )
-    shots: list[Count] = Field([1, 5], min_length=1, description="supports per episode")
     shards: Count = Field(1, description="jobs that an episode list is split into")
     data: dict[Name, Data] = Field(description="data sets by name")
     source: Source = Source()
@@ -363,13 +391,6 @@ class Configuration(Section):
     analysis: Analysis = Analysis()
     primary: Primary = Primary()
     variants: dict[Name, AnyVariant] = Field(min_length=1, description="rows of the tables, in order")
-
-    @field_validator("seeds", "shots")
-    @classmethod
-    def _distinct(cls, values):
-        if len(set(values)) != len(values):
-            raise ValueError(f"{values} names a value twice")
-        return values
 
     @model_validator(mode="after")
     def _references(self):

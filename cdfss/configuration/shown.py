@@ -140,4 +140,5 @@ class Shown:
             "rate_families": self.rate_families,
             "shots": self.run.shots,
             "seeds": self.run.seeds,
+            "sources": self.jobs.sources,
         }

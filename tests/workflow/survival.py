@@ -302,7 +302,7 @@ def results(folder) -> list[Path]:
 def _job(path: str) -> str:
     """What the outputs of one job have in common."""
     path = re.sub(r"/(rows|predictions|cost)/", "/", path)
-    return re.sub(r"\.(origin\.)?\w+$", "", re.sub(r"/source/\w+", "/source/", path))
+    return re.sub(r"\.(origin\.)?\w+$", "", re.sub(r"/source/(\d+)/\w+", r"/source/\1/", path))
 
 
 def finished(folder) -> dict[str, tuple[int, int]]:

@@ -244,8 +244,8 @@ def test_a_model_gives_the_same_bytes_whatever_cores_batches_and_shards(project)
         files = (
             "table1.md",
             "table1.csv",
-            "small/source/checkpoint.safetensors",
-            "small/source/history.parquet",
+            "small/source/0/checkpoint.safetensors",
+            "small/source/0/history.parquet",
         )
         rows = [
             pd.concat(

@@ -82,7 +82,7 @@ def test_a_training_asks_for_image_gpu_memory_and_volume_and_for_more_memory_eac
         path = project.folder / "results" / "small" / "index" / f"{split}.parquet"
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
-    target = "results/small/source/checkpoint.safetensors"
+    target = "results/small/source/0/checkpoint.safetensors"
     jobs, output = asked_for(project, target, "--rerun-triggers", "mtime", "--configfile", name)
     assert f"Using {IMAGE} for Kubernetes jobs" in output
     assert len(jobs) == 3  # as many as `retries` says

@@ -241,11 +241,8 @@ def test_bad_pictures_stop_the_index_with_a_list_and_no_traceback(project):
     assert "on_bad_pair: skip" in (project.folder / "results/small/logs/index/mine-test.log").read_text()
 
 
-def test_one_variants_learning_rate_plans_that_variant_alone(project):
-    own_data(project)
-    name = with_models(project)
-    assert project.jobs("--configfile", name)["evaluate"] == 3
-    # Stand-ins for the finished files, recorded with the parameters of this configuration.
+def finish(project, name):
+    """Run with stand-ins for the finished files, recorded with the parameters of a configuration."""
     script = (
         "import pathlib\n"
         "for path in map(pathlib.Path, snakemake.output):\n"
@@ -258,6 +255,13 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
             path.write_text(script)
     project.run("--cores", "2", "--configfile", name)
     assert project.jobs("--configfile", name) == {}
+
+
+def test_one_variants_learning_rate_plans_that_variant_alone(project):
+    own_data(project)
+    name = with_models(project)
+    assert project.jobs("--configfile", name)["evaluate"] == 3
+    finish(project, name)
     values = yaml.safe_load((project.folder / name).read_text())
     values["variants"]["apm_s"]["learning_rate"] = 0.5
     project.write(name, yaml.safe_dump(values, sort_keys=False))
@@ -273,8 +277,40 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
     values.pop("analysis")
     # A touched checkpoint loses no finished evaluation.
     project.write(name, yaml.safe_dump(values, sort_keys=False))
-    (project.folder / "results" / "small" / "source" / "checkpoint.safetensors").touch()
+    (project.folder / "results" / "small" / "source" / "0" / "checkpoint.safetensors").touch()
     assert project.jobs("--configfile", name) == {}
+
+
+def test_another_seed_of_the_source_plans_its_training_and_evaluations_alone(project):
+    own_data(project)
+    values = yaml.safe_load((project.folder / with_models(project)).read_text())
+    values["variants"] = {"copy": {"method": "copy"}, "baseline": {}, "apm_s": {"masker": "S"}}
+
+    def seeds(*given):
+        values["source"]["seeds"] = list(given)
+        return project.write("c.yaml", yaml.safe_dump(values, sort_keys=False))
+
+    def of_models(name):
+        jobs = project.jobs("--configfile", name)
+        return {rule: jobs.get(rule, 0) for rule in ("source", "evaluate", "evaluate_on_processor")}
+
+    assert of_models(seeds(0)) == {"source": 1, "evaluate": 2, "evaluate_on_processor": 1}
+    assert of_models(seeds(0, 7)) == {"source": 2, "evaluate": 4, "evaluate_on_processor": 1}
+    finish(project, seeds(0, 7))
+    results = project.folder / "results" / "small"
+    assert {path.name for path in (results / "source").iterdir()} == {"0", "7"}
+    assert {path.name for path in (results / "rows" / "mine" / "apm_s").iterdir()} == {
+        "1shot-seed0-source0",
+        "1shot-seed0-source7",
+    }
+    assert [path.name for path in (results / "rows" / "mine" / "copy").iterdir()] == ["1shot-seed0"]
+    # What is of the first source model, measurements and pictures of episodes, stays as it is.
+    jobs = project.jobs("--configfile", seeds(0, 7, 2))
+    of_rows = {"source": 1, "evaluate": 2, "training_history": 1, "page": 1, "all": 1}
+    assert of_rows.items() <= jobs.items()
+    assert set(jobs) == {*of_rows, "table", "figure", "total"}
+    assert of_models(seeds(0)) == {"source": 0, "evaluate": 0, "evaluate_on_processor": 0}
+    assert of_models(seeds(0, 5)) == {"source": 1, "evaluate": 2, "evaluate_on_processor": 0}
 
 
 SLOW = """
@@ -306,7 +342,9 @@ def test_gpu_jobs_are_limited_to_the_gpus_that_there_are(project):
         script.write_text(SLOW.replace("\ntime.sleep(1)", "").replace('"times"', "'/dev/null'"))
     (project.folder / "workflow" / "scripts" / "evaluate.py").write_text(SLOW)
     # Without the default profile nothing limits them but the workflow itself.
-    rows = [f"results/small/rows/mine/{v}/1shot-seed0/0.parquet" for v in ("baseline", "apm_s", "apm_m")]
+    rows = [
+        f"results/small/rows/mine/{v}/1shot-seed0-source0/0.parquet" for v in ("baseline", "apm_s", "apm_m")
+    ]
     project.run("--cores", "16", *rows, "--workflow-profile", "none", "--configfile", name, PATH=path)
     times = sorted(
         tuple(map(float, line.split())) for line in (project.folder / "times").read_text().split("\n")[:-1]
@@ -324,8 +362,11 @@ def test_an_existing_checkpoint_replaces_the_training(project):
     assert "source.checkpoint: trained.safetensors is not a file" in output
     (project.folder / "trained.safetensors").write_bytes(b"x")
     jobs = project.jobs("--configfile", name)
-    assert jobs["index"] == 1
+    assert jobs["index"] == jobs["source"] == 1
+    assert jobs["evaluate"] == 3
     assert "generate" not in jobs
+    assert "1shot-seed0/0.parquet" in project.run("-n", "--configfile", name)
+    assert project.jobs("results/small/source/given/checkpoint.safetensors", "--configfile", name)
 
 
 def test_every_rule_states_its_log_benchmark_threads_memory_and_time():

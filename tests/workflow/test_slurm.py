@@ -166,11 +166,11 @@ def minutes(facts):
 
 def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_local_one(project, cluster):
     name = project.write("c.yaml", RUN)
-    log = project.folder / FOLDER / "logs" / "source.log"
+    log = project.folder / FOLDER / "logs" / "source" / "0.log"
 
     def cancel(job):
         """Once a state of the training is on disk."""
-        if any((project.folder / FOLDER / "source" / "state").glob("*/state.pt")):
+        if any((project.folder / FOLDER / "source" / "0" / "state").glob("*/state.pt")):
             cluster.cancel(job)
             return True
 
@@ -208,7 +208,11 @@ def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_loca
     assert "exceeded memory limit" in slurms_own.read_text()
     # The log of each attempt that did not end well is there.
     kept = {path.name for path in (project.folder / FOLDER / "logs").rglob("*.attempt*.log")}
-    names = ("source", "lesions-baseline", "lesions")  # the last is filtering
+    names = (
+        "0",
+        "lesions-baseline",
+        "lesions",
+    )  # the first is of the source training, the last of filtering
     assert kept == {f"{name}.attempt1.log" for name in names}
 
     # Each job has seen one device, its own.
@@ -231,7 +235,7 @@ def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_loca
     assert all(int(facts["NumCPUs"]) <= 2 for facts in jobs.values())
 
     found = contents(project)
-    assert any(path.endswith("apm_s/1shot-seed0/0.parquet") for path in found)
+    assert any(path.endswith("apm_s/1shot-seed0-source0/0.parquet") for path in found)
     shutil.rmtree(project.folder / "results")
     project.run("--cores", "2", *TARGETS, "--configfile", name)
     assert contents(project) == found

@@ -160,7 +160,7 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
 
 # What is removed from a copy of the finished run so that it goes on with a stage, and what is then made.
 STARTS = {
-    "training": (["s/source"], "results/s/source/history.parquet"),
+    "training": (["s/source"], "results/s/source/0/history.parquet"),
     "evaluation": (["s/*/*/apm_s_acpa", "table1.*"], "results/table1.md"),
     "tables": (["table1.*"], "results/table1.md"),
 }

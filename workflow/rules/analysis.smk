@@ -1,15 +1,16 @@
-# Measurements in features and on filtered pictures, on the first number of shots and the first seed.
+# Measurements in features and on filtered pictures, with the first number of shots, seed and source model.
 FEATURES = f"{FOLDER}/analysis/features/{{domain}}/{{variant}}.parquet"
 FILTERED = f"{FOLDER}/analysis/filtering/{{domain}}.parquet"
 FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.parquet"
+FIRST_SOURCE = name_of(jobs.sources[0])
 
 
 rule features:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
-        identity=rules.source.output.identity,
-        checkpoint=ancient(rules.source.output.checkpoint),
+        identity=IDENTITY.format(source=FIRST_SOURCE),
+        checkpoint=ancient(CHECKPOINT.format(source=FIRST_SOURCE)),
         weights=ancient(WEIGHTS) if WEIGHTS else [],
     output:
         FEATURES,
@@ -39,8 +40,8 @@ rule filtering:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
-        identity=rules.source.output.identity,
-        checkpoint=ancient(rules.source.output.checkpoint),
+        identity=IDENTITY.format(source=FIRST_SOURCE),
+        checkpoint=ancient(CHECKPOINT.format(source=FIRST_SOURCE)),
         weights=ancient(WEIGHTS) if WEIGHTS else [],
     output:
         FILTERED,

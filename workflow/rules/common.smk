@@ -27,12 +27,24 @@ TRAINED = bool(jobs.source_variants) and run.source.checkpoint is None
 GPUS = int(run.device == "cuda" or (run.device == "auto" and len(devices.visible()) > 0))
 
 
+def name_of(source):
+    """Name of a source model: the seed of its training, or "given"."""
+    return "given" if source is None else str(source)
+
+
+def of_source(source):
+    """How a folder's name ends, to say of which source training the files are; empty if of none."""
+    return "" if source is None else f"-source{source}"
+
+
 wildcard_constraints:
     data="|".join(run.data),
     domain="|".join(run.domains),
     variant="|".join(run.variants),
     shot="|".join(map(str, run.shots)),
     seed="|".join(map(str, run.seeds)),
+    source="|".join(map(name_of, jobs.sources)),
+    of_source="|".join(map(of_source, [*jobs.sources, None])),
     shard=r"\d+",
     split="trn|val|test",
 
@@ -93,50 +105,57 @@ def list_of(domain, shot, seed):
 
 
 @functools.cache
-def model():
-    """What the source model depends on."""
+def model(source):
+    """What a source model depends on."""
     if not jobs.source_variants:
         return ""
-    if run.source.checkpoint:
+    if source is None:
         return provenance.digest([run.backbone, files.hash_if_there(run.source.checkpoint)])
     data = [(run.source.data, SOURCE_SPLIT)]
     data.append((run.source.validation.data, run.source.validation.split))
-    return provenance.digest([jobs.source_settings(), [pictures_of(*pair) for pair in data]])
+    return provenance.digest([jobs.source_settings(source), [pictures_of(*pair) for pair in data]])
+
+
+def source_of(wildcards):
+    """Seed of the source training that a job's rows are of; None if of none."""
+    seed = wildcards.of_source.removeprefix("-source")
+    return int(seed) if seed else None
 
 
 def before_rows(wildcards):
     """What the rows of a job depend on besides their settings."""
     list_ = list_of(wildcards.domain, wildcards.shot, wildcards.seed)
-    return [list_, model() if wildcards.variant in jobs.source_variants else ""]
+    return [list_, model(source_of(wildcards)) if wildcards.variant in jobs.source_variants else ""]
 
 
 def before_measurement(wildcards):
     """The same for a measurement."""
-    return [list_of(wildcards.domain, run.shots[0], run.seeds[0]), model()]
+    return [list_of(wildcards.domain, run.shots[0], run.seeds[0]), model(jobs.sources[0])]
 
 
 def before_episodes(wildcards):
     """What pictures of episodes of one domain and number of shots depend on."""
+    domain, shot, seed = wildcards.domain, int(wildcards.shot), run.seeds[0]
     settings = [
-        jobs.evaluation_settings(wildcards.domain, v, int(wildcards.shot), run.seeds[0])
-        for v in shown.pictured
+        jobs.evaluation_settings(domain, v, shot, seed, jobs.sources_of(v)[0]) for v in shown.pictured
     ]
-    return provenance.digest([list_of(wildcards.domain, wildcards.shot, run.seeds[0]), model(), settings])
+    return provenance.digest([list_of(domain, shot, seed), model(jobs.sources[0]), settings])
 
 
 @functools.cache
 def before(*needs):
     """What a table or figure of these needs (`catalogue.Entry.needs`) depends on."""
     found = []
+    names = [name for need in needs for name in shown.by_subject.get(need, [])]
+    evaluated = [(name, source) for name in names for source in jobs.sources_of(name)]
     for domain, shot, seed in itertools.product(run.domains, run.shots, run.seeds):
-        names = [name for need in needs for name in shown.by_subject.get(need, [])]
         found.append(list_of(domain, shot, seed))
-        found += [jobs.evaluation_settings(domain, name, shot, seed) for name in names]
+        found += [jobs.evaluation_settings(domain, name, shot, seed, source) for name, source in evaluated]
     if "features" in needs:
         found += [jobs.analysis_settings(d, v) for d in run.domains for v in shown.analysed]
     if "filtered" in needs:
         found += [jobs.filtering_settings(d) for d in run.domains]
-    return provenance.digest([model(), found])
+    return provenance.digest([*map(model, jobs.sources), found])
 
 
 def raw_marker(wildcards):
@@ -148,18 +167,18 @@ def raw_marker(wildcards):
 
 def settings_of(wildcards):
     """What the rows of a job depend on; a change runs exactly the jobs that it touches again."""
-    settings = jobs.evaluation_settings(
-        wildcards.domain, wildcards.variant, int(wildcards.shot), int(wildcards.seed)
-    )
+    numbers = int(wildcards.shot), int(wildcards.seed), source_of(wildcards)
+    settings = jobs.evaluation_settings(wildcards.domain, wildcards.variant, *numbers)
     return settings | {"shard": int(wildcards.shard), "shards": jobs.shards_of(wildcards.variant)}
 
 
-def of_variants(pattern, variants, **wildcards):
-    """Files of variants, each split into as many shards as that variant is."""
+def of_variants(pattern, variants, sources=None, **wildcards):
+    """Files of variants, each split into as many shards as that variant is, of so many source models."""
     files = []
     for variant in variants:
         shards = range(jobs.shards_of(variant))
-        files += expand(pattern, variant=variant, shard=shards, **wildcards)
+        ends = list(map(of_source, jobs.sources_of(variant)[:sources]))
+        files += expand(pattern, variant=variant, shard=shards, of_source=ends, **wildcards)
     return files
 
 
@@ -188,8 +207,9 @@ def given_to(wildcards):
     needed = {}
     if wildcards.variant in jobs.source_variants:
         # The small file tells whether the model changed; a touched large one loses no GPU work.
-        needed["identity"] = rules.source.output.identity
-        needed["checkpoint"] = ancient(rules.source.output.checkpoint)
+        name = name_of(source_of(wildcards))
+        needed["identity"] = IDENTITY.format(source=name)
+        needed["checkpoint"] = ancient(CHECKPOINT.format(source=name))
     weights = weights_of(run.backbone_of(wildcards.variant))
     return needed | ({"weights": ancient(weights)} if weights else {})
 

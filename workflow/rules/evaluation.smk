@@ -1,9 +1,9 @@
-# Adaptation and evaluation of every (domain, variant, shot, seed, shard) into parquet rows.
-PLACE = "{domain}/{variant}/{shot}shot-seed{seed}/{shard}.parquet"
+# Adaptation and evaluation of every (domain, variant, shot, seed, source model, shard) into parquet rows.
+PLACE = "{domain}/{variant}/{shot}shot-seed{seed}{of_source}/{shard}.parquet"
 ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
 COST = f"{FOLDER}/cost/{PLACE}"  # seconds and memory, which no second run gives again
-JOB = "{domain}-{variant}-{shot}shot-seed{seed}-{shard}"
+JOB = "{domain}-{variant}-{shot}shot-seed{seed}{of_source}-{shard}"
 
 
 rule evaluate:

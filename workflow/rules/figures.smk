@@ -41,7 +41,7 @@ if TRAINED:
 
     rule training_history:
         input:
-            rules.source.output.history,
+            expand(HISTORY, source=jobs.sources),
         output:
             report(
                 multiext(f"{FOLDER}/figures/training_history", ".png", ".svg"),
@@ -61,7 +61,7 @@ if TRAINED:
             runtime=by_attempt(10),
         params:
             caption=TRAINING_HISTORY.caption,
-            before=lambda wildcards: model(),
+            before=lambda wildcards: list(map(model, jobs.sources)),
         message:
             "Plotting the source training"
         script:
@@ -71,8 +71,8 @@ if TRAINED:
 rule episode_grid:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, shown.pictured, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, shown.pictured, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
     output:
         report(
             multiext(GRID, ".png", ".svg"),
@@ -103,8 +103,8 @@ rule episode_grid:
 rule gallery:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, shown.pictured, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, shown.pictured, seed=run.seeds[0], allow_missing=True),
+        rows=of_variants(ROWS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
+        predictions=of_variants(PREDICTIONS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
     output:
         GALLERY,
     log:

@@ -1,5 +1,8 @@
-# The source model: backbone weights, HSNet training or an existing checkpoint.
-WEIGHTS = weights_of(run.backbone)  # of the source model
+# Source models: backbone weights, an HSNet training for each seed, or an existing checkpoint.
+WEIGHTS = weights_of(run.backbone)  # of the source models
+CHECKPOINT = f"{FOLDER}/source/{{source}}/checkpoint.safetensors"
+IDENTITY = f"{FOLDER}/source/{{source}}/checkpoint.json"
+HISTORY = f"{FOLDER}/source/{{source}}/history.parquet"
 
 
 rule backbone:
@@ -35,12 +38,12 @@ if run.source.checkpoint:
             # Its content is a parameter: a touched or copied file loses no GPU work.
             checkpoint=ancient(str(run.source.checkpoint)),
         output:
-            checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
-            identity=f"{FOLDER}/source/checkpoint.json",
+            checkpoint=CHECKPOINT,
+            identity=IDENTITY,
         log:
-            f"{FOLDER}/logs/source.log",
+            f"{FOLDER}/logs/source/{{source}}.log",
         benchmark:
-            f"{FOLDER}/benchmarks/source.tsv"
+            f"{FOLDER}/benchmarks/source/{{source}}.tsv"
         conda:
             ENVIRONMENT
         threads: 1
@@ -63,13 +66,13 @@ else:
             validation=index_file(run.source.validation.data, run.source.validation.split),
             weights=WEIGHTS or [],
         output:
-            checkpoint=f"{FOLDER}/source/checkpoint.safetensors",
-            identity=f"{FOLDER}/source/checkpoint.json",
-            history=f"{FOLDER}/source/history.parquet",
+            checkpoint=CHECKPOINT,
+            identity=IDENTITY,
+            history=HISTORY,
         log:
-            f"{FOLDER}/logs/source.log",
+            f"{FOLDER}/logs/source/{{source}}.log",
         benchmark:
-            f"{FOLDER}/benchmarks/source.tsv"
+            f"{FOLDER}/benchmarks/source/{{source}}.tsv"
         conda:
             ENVIRONMENT
         threads: 8 if GPUS else run.compute.threads
@@ -78,10 +81,10 @@ else:
             mem_mb=by_attempt(16000),
             runtime=by_attempt(2880),
         params:
-            settings=jobs.source_settings(),
-            before=lambda wildcards: model(),
-            state=f"{FOLDER}/source/state",  # not an output: it must outlive a killed job
+            settings=lambda wildcards: jobs.source_settings(int(wildcards.source)),
+            before=lambda wildcards: model(int(wildcards.source)),
+            state=f"{FOLDER}/source/{{source}}/state",  # not an output: it must outlive a killed job
         message:
-            "Training HSNet ({run.backbone}) on {run.source.data}"
+            "Training HSNet ({run.backbone}) on {run.source.data}, seed {wildcards.source}"
         script:
             "../scripts/source.py"

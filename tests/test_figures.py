@@ -388,13 +388,46 @@ def test_every_figure_has_a_function_and_a_caption():
     assert "More than twelve classes" in catalogue.FIGURES["class_iou"].caption
 
 
+def test_class_iou_is_the_mean_over_source_models(evaluated):
+    mine = evaluated[(evaluated["shot"] == 1) & evaluated["variant"].isin(("copy", "baseline"))]
+    trained = mine["variant"] == "baseline"
+    better = mine[trained].assign(intersection_foreground=mine["union_foreground"], source=1)
+    both = pd.concat([mine.assign(source=np.where(trained, 0, np.nan)), better]).astype({"source": "Int32"})
+    settings = table_settings({name: VARIANTS[name] for name in ("copy", "baseline")}, shots=[1])
+    axis, once = (rows.class_iou(lines, settings).axes[0] for lines in (both, mine))
+    for label in ("Copy", "Baseline"):
+        (_, drawn), (_, before) = (line_of(a, label) for a in (axis, once))
+        assert drawn == pytest.approx(before if label == "Copy" else (before + 100) / 2)
+
+
+def test_paired_episodes_are_of_the_first_source_model(evaluated):
+    trained = evaluated["variant"] != "copy"
+    mine = evaluated.assign(source=np.where(trained, 3, np.nan))
+    other = mine[trained].assign(source=1, intersection_foreground=0)
+    both = pd.concat([other, mine]).astype({"source": "Int32"})
+    figures = [rows.paired_episodes(f, SETTINGS | {"sources": [3, 1]}) for f in (mine, both)]
+    points = [figure.axes[0].collections[0].get_offsets() for figure in figures]
+    assert len(points[0]) == 8
+    assert np.array_equal(*points)
+
+
 def test_the_training_history_marks_the_best_epoch():
     history = pd.DataFrame(
         {"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "train_miou": [0.1, 0.2, 0.3]}
     )
-    figure = training.training_history(history.assign(validation_miou=[0.2, 0.5, 0.4]))
+    one = history.assign(validation_miou=[0.2, 0.5, 0.4])
+    figure = training.training_history({0: one})
     xs, ys = line_of(figure.axes[1], "chosen")
     assert (xs[0], ys[0]) == (2, 50)
+    assert not figure.axes[1].texts
+    # Of several trainings each has its curves, and its seed beside the chosen epoch.
+    figure = training.training_history({0: one, 7: history.assign(validation_miou=[0.2, 0.3, 0.6])})
+    assert [len(axis.get_lines()) for axis in figure.axes] == [2, 6]
+    assert [(text.get_text(), *text.xy) for text in figure.axes[1].texts] == [
+        ("seed 0", 2, 50),
+        ("seed 7", 3, 60),
+    ]
+    assert len(figure.axes[1].get_legend().get_texts()) == 3
 
 
 def test_titles_are_no_formulas(tmp_path, evaluated):

@@ -56,7 +56,7 @@ KINDS = {
     "information": "mutual information in the loss",
     "other": "other methods",
 }
-ONE_LIST = "The first of `shots` and of `seeds`."
+ONE_LIST = "The first of `shots`, `seeds` and `source.seeds`."
 FIGURES = {
     "filtering": Entry(
         "mIoU on pictures with filtered amplitude and phase",
@@ -135,8 +135,8 @@ FIGURES = {
         "IoU of each class",
         "",
         ("main",),
-        "Foreground IoU of each class, counts summed over its episodes, mean over `seeds`. More than "
-        "twelve classes are drawn by rank, for each variant by its own.",
+        "Foreground IoU of each class, counts summed over its episodes, mean over `seeds` and over "
+        "`source.seeds`. More than twelve classes are drawn by rank, for each variant by its own.",
     ),
     "paired_episodes": Entry(
         "IoU of every episode against the baseline's",
@@ -152,14 +152,14 @@ EPISODE_GRID = Entry(
     (),
     "Worst, median and best episode by the first variant's IoU, not chosen by hand: first support with "
     "its mask, query with ground truth, prediction of each main variant that looks at pictures. The first "
-    "of `seeds`.",
+    "of `seeds` and of `source.seeds`.",
 )
 TRAINING_HISTORY = Entry(
     "Source training",
     "",
     (),
-    "Cross-entropy and 1-shot mIoU of the source training by epoch. The epoch with the best validation "
-    "mIoU is the checkpoint that all evaluations use.",
+    "Cross-entropy and 1-shot mIoU of the source training by epoch, a curve for each of `source.seeds`. "
+    "The epoch with the best validation mIoU is the checkpoint that evaluations use.",
 )
 
 

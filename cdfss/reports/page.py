@@ -119,11 +119,13 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
     provenance.summaries_must_agree(origins)
     domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
+    sources = settings["sources"]
     summary = [
         f"Run {settings['run']}: {', '.join(domains.values())}",
         f"{len(settings['variants'])} variants",
         f"shots {', '.join(map(str, shots))}",
         f"seeds {', '.join(map(str, seeds))}",
+        *([f"source seeds {', '.join(map(str, sources))}"] if len(sources) > 1 else []),
         f"{settings['image_size']} px",
     ]
     text = _render(

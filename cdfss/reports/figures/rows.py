@@ -127,7 +127,7 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
 def class_iou(rows: pd.DataFrame | None, settings: dict):
     """Foreground IoU of each class, counts summed over its episodes; a row of panels per number of shots.
 
-    With several seeds the mean over them, as in the tables.
+    With several seeds, of lists or of the source training, the mean over them, as in the tables.
 
     Up to CLASSES_BY_NAME classes are named; more are drawn by rank, each variant by its own.
     """
@@ -144,8 +144,8 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
             names = mine.drop_duplicates("class_id").set_index("class_id")["class_name"].sort_index()
             by_name = len(names) <= CLASSES_BY_NAME
             for number, variant in enumerate(variants):
-                of_seeds = [part for _, part in mine[mine["variant"] == variant].groupby("seed")]
-                ious = [metrics.class_iou(*results.counts(part), part["class_id"]) for part in of_seeds]
+                lists = mine[mine["variant"] == variant].groupby(["seed", "source"], dropna=False)
+                ious = [metrics.class_iou(*results.counts(part), part["class_id"]) for _, part in lists]
                 ys = 100 * np.array([np.mean([i[c] for i in ious if c in i]) for c in names.index])
                 look, label = styles[variant], title_of(settings, variant)
                 if by_name:
@@ -171,7 +171,7 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
 def paired_episodes(rows: pd.DataFrame | None, settings: dict):
     """Foreground IoU of every episode against the baseline's on the same episode.
 
-    A row of panels per main variant with modules; first number of shots and first seed.
+    A row of panels per main variant with modules; first number of shots, first seed and source model.
     """
     baseline = settings["baseline"]
     kinds = {name: variant["kind"] for name, variant in settings["variants"].items()}
@@ -179,7 +179,8 @@ def paired_episodes(rows: pd.DataFrame | None, settings: dict):
     if baseline is None or not variants:
         return lacking("a baseline and a main variant to compare with it")
     shot, seed = settings["shots"][0], settings["seeds"][0]
-    mine = rows[(rows["shot"] == shot) & (rows["seed"] == seed)]
+    mine = results.of_source(rows, settings["sources"][0])
+    mine = mine[(mine["shot"] == shot) & (mine["seed"] == seed)]
     iou = 100 * results.iou(mine).set_index(["variant", "domain", "episode"])["iou"].sort_index()
     figure, axes = panels(settings, len(variants), 1.55, sharex=True, sharey=True)
     styles = looks(settings)

@@ -15,12 +15,14 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
     variants, baseline = settings["shown"]["cost"], settings["baseline"]
     must_have_rows(rows, settings, variants)
     lines, list_key = [], ["domain", "seed", "episode"]
+    to_compare = rows.loc[rows["variant"].eq(baseline), [*list_key, "shot", "source", "device", "seconds"]]
     average = miou_numbers(rows, settings, variants).query("domain == 'average'")
     miou = average.set_index(["variant", "shot"])["miou"]
     for name in variants:
         for (shot, device), mine in rows[rows["variant"] == name].groupby(["shot", "device"], sort=False):
-            alike = rows["variant"].eq(baseline) & rows["shot"].eq(shot) & rows["device"].eq(device)
-            of_mine, of_baseline = (part.set_index(list_key)["seconds"] for part in (mine, rows[alike]))
+            # Of what needs no source model each episode is held against the baseline with every one.
+            same = [*list_key, "shot", "device"] + ["source"] * bool(mine["source"].notna().all())
+            both = mine.merge(to_compare, on=same, suffixes=("", "_of_baseline"))
             low, middle, high = mine["seconds"].quantile([0.25, 0.5, 0.75])
             lines.append(
                 {
@@ -37,7 +39,7 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
                     "seconds": middle,
                     "seconds_low": low,
                     "seconds_high": high,
-                    "factor": (of_mine / of_baseline).median(),
+                    "factor": (both["seconds"] / both["seconds_of_baseline"]).median(),
                     "peak_memory_mb": mine["peak_memory_mb"].max(),
                     "episodes": len(mine),
                 }

@@ -136,7 +136,6 @@ class Shown:
                 name: "pictures" if self.run.data[name].format == "folder" else "lists"
                 for name in self.run.domains
             },
-            "sources": [],
             "rate_families": self.rate_families,
             "shots": self.run.shots,
             "seeds": self.run.seeds,

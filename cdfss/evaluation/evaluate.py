@@ -121,6 +121,7 @@ def evaluate(
                     "learning_rate": rate if isinstance(rate, int | float) else None,
                     "parameters_added": added,
                     "parameters_tuned": tuned,
+                    **{what: int(values[number]) for what, values in found.counts.items()},
                 }
             )
             masks[episode.episode] = found.masks[number]

@@ -81,7 +81,7 @@ def profile(project):
         assert before in text
         text = text.replace(before, after)
     # As the README says memory of one rule is changed: here to what is not enough at first.
-    text = text.replace("  filtering:\n", "  filtering:\n    mem_mb: 300 * 10 ** (attempt - 1)\n")
+    text = text.replace("  filtering:\n", "  filtering:\n    mem_mb: 500 * 10 ** (attempt - 1)\n")
     path.write_text(text)
     return "--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"
 

@@ -149,7 +149,8 @@ def must_have_rows(rows: pd.DataFrame, settings: dict, variants: list[str]) -> N
         for seed in settings["seeds"]
         for source in sources_of(variant, settings)
     ]
-    sources = [None if pd.isna(source) else int(source) for source in rows["source"]]
+    several = len(settings["sources"]) > 1  # rows of before, of one training, do not say which
+    sources = [None if pd.isna(source) or not several else int(source) for source in rows["source"]]
     there = set(zip(rows["variant"], rows["domain"], rows["shot"], rows["seed"], sources))
     missing = [key for key in wanted if key not in there]
     if missing:
@@ -161,9 +162,9 @@ def must_have_rows(rows: pd.DataFrame, settings: dict, variants: list[str]) -> N
 
 
 def sources_of(variant: str, settings: dict) -> list[int | None]:
-    """Seeds of the source trainings that a variant was evaluated with; [None] where it needs none."""
+    """Seeds of the source trainings that tell a variant's rows apart; [None] where there is one or none."""
     trained = settings["variants"][variant]["needs"] == "source"
-    return (settings["sources"] if trained else []) or [None]
+    return settings["sources"] if trained and len(settings["sources"]) > 1 else [None]
 
 
 def primary_section(rows: pd.DataFrame, settings: dict) -> Section | None:

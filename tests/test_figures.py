@@ -65,14 +65,38 @@ def stacked(measured, column, domain, variant):
     return np.stack(mine[column])
 
 
-def test_magnitudes_are_ranked_by_their_mean_over_episodes(measured):
-    figure = features.channel_magnitudes(measured, SETTINGS)
-    values = stacked(measured, "magnitudes", "cells", "apm_s")
-    expected = np.sort((values / values.mean(1, keepdims=True)).mean(0))[::-1]
-    _, drawn = line_of(figure.axes[1], "APM-S")
-    # The rank is that of the mean magnitude, which the division by an episode's mean hardly changes.
-    assert drawn.sum() == pytest.approx(expected.sum())
-    assert drawn[0] == pytest.approx(expected[0], rel=0.1)
+def test_channels_of_pure_noise_are_flat(monkeypatch):
+    generator = np.random.RandomState(0)
+    lines = feature_rows(SETTINGS, ("baseline",), episodes=12)
+    for line in lines:
+        line["magnitudes"] = generator.rand(400)
+    noise = pd.DataFrame(lines)
+    _, drawn = line_of(features.channel_magnitudes(noise, SETTINGS).axes[0], "Baseline")
+    assert np.abs(drawn - 1).max() < 0.2
+    assert abs(drawn[:12].mean() - drawn[-12:].mean()) < 0.05
+    # Ranks of the very episodes that are shown make a slope of it.
+    monkeypatch.setattr(
+        features, "cross_ranked", lambda values, *_: values[:, values.mean(0).argsort()[::-1]]
+    )
+    _, sorted_by_itself = line_of(features.channel_magnitudes(noise, SETTINGS).axes[0], "Baseline")
+    assert sorted_by_itself[0] - sorted_by_itself[-1] > 0.5
+
+
+def test_each_half_of_a_class_is_ranked_by_the_other():
+    values = np.array([[1.0, 2, 3], [6, 5, 4], [1, 9, 2], [3, 1, 2]])
+    ranked = features.cross_ranked(values, [7, 7, 8, 8], [0, 1, 0, 1])
+    # Episodes 0 and 2 against 1 and 3, of which the means are 4.5, 3, 3 and 1, 5.5, 2.5.
+    assert ranked[0].tolist() in ([1, 2, 3], [1, 3, 2])
+    assert ranked[1].tolist() == [5, 4, 6]
+    assert ranked[3].tolist() == [1, 2, 3]
+
+
+def test_a_single_episode_has_no_ranks():
+    lines = pd.DataFrame(feature_rows(SETTINGS, ("baseline",), episodes=1))
+    assert (
+        "second measured episode"
+        in features.channel_magnitudes(lines, SETTINGS).axes[0].texts[0].get_text()
+    )
 
 
 def test_a_rank_of_magnitudes_is_one_channel():
@@ -92,12 +116,12 @@ def test_phase_differences_are_shares_over_an_even_spread(measured):
     xs, drawn = line_of(figure.axes[0], "Baseline")
     assert np.allclose(drawn, 50 * stacked(measured, "phases", "lungs", "baseline").mean(0))
     assert drawn.mean() == pytest.approx(1, rel=1e-5)
-    mine = measured[(measured["domain"] == "lungs") & (measured["variant"] == "baseline")]
+    many = pd.DataFrame(feature_rows(SETTINGS, ("baseline",), episodes=40))
+    mine = many[many["domain"] == "lungs"]
     _, low, high = statistics.mean_and_interval(mine, 50 * np.stack(mine["phases"]))
+    figure = features.phase_differences(many, SETTINGS)
     assert np.allclose(band_of(figure.axes[0], 0), (low, high))
-    assert (high - low).mean() == pytest.approx(
-        2 * 1.96 * 50 * np.stack(mine["phases"]).std(0, ddof=1).mean() / 6**0.5, rel=0.25
-    )
+    assert "Shaded: 95 % interval" in figure.legends[0].get_title().get_text()
     assert 0 < xs[0] < xs[-1] < 1
     assert "rad" in figure.axes[0].get_xlabel()
 
@@ -162,21 +186,36 @@ def test_a_variant_that_always_diverged_is_not_drawn(measured):
     assert "APM-M\namplitude" not in titles
 
 
-def test_iou_by_step_begins_with_insertion_alone(measured):
+def test_iou_by_step_is_the_paired_difference_from_the_baseline():
+    measured = pd.DataFrame(feature_rows(SETTINGS, ANALYSED, episodes=40))
+    grows = [np.array([3, 9, 20]) + number % 7 for number in measured["episode"]]
+    tuned = measured["variant"] == "apm_s"
+    measured.loc[tuned, "step_intersection"] = pd.Series(grows, measured.index)[tuned]
     figure = features.iou_by_step(measured, SETTINGS)
     steps, drawn = line_of(figure.axes[0], "APM-S")
     assert steps.tolist() == [0, 2, 5]
-    assert drawn == pytest.approx([100 * n / 40 for n in (3, 9, 20)])
-    _, flat = line_of(figure.axes[0], "Baseline")
-    assert set(flat) == {7.5}
-    mine = measured[(measured["domain"] == "lungs") & (measured["variant"] == "apm_s")]
-    mine = mine.assign(step_intersection=[np.array([3, 9, 20]) + number for number in range(len(mine))])
-    figure = features.iou_by_step(mine, SETTINGS)
-    estimates = [
-        statistics.list_miou_estimates(measurement.after_step(mine, at))["apm_s", "lungs"]
-        for at in range(3)
-    ]
-    assert np.allclose(band_of(figure.axes[0], 0), np.transpose([e.interval for e in estimates]))
+    mine = measured[measured["domain"] == "lungs"]
+    changes = []
+    for at in range(3):
+        both = [measurement.after_step(mine[mine["variant"] == "apm_s"], at)]
+        both.append(measurement.after_step(mine[mine["variant"] == "baseline"]))
+        estimates = statistics.list_miou_estimates(pd.concat(both))
+        changes.append(estimates["apm_s", "lungs"] - estimates["baseline", "lungs"])
+    assert drawn == pytest.approx([change.value for change in changes])
+    assert np.allclose(band_of(figure.axes[0], 0), np.transpose([change.interval for change in changes]))
+    assert "baseline 7.5 %" in figure.axes[0].get_title()
+
+
+def test_small_lists_are_drawn_without_intervals_and_say_so(measured):
+    import warnings
+
+    few = measured[measured["episode"] < 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for draw in (features.iou_by_step, features.phase_differences, features.channel_magnitudes):
+            figure = draw(few, SETTINGS)
+            figure.draw_without_rendering()
+            assert figure.legends[0].get_title().get_text() == "No intervals: too few episodes."
 
 
 def test_filtering_writes_miou_and_colours_differences():
@@ -197,16 +236,22 @@ def test_filtering_writes_miou_and_colours_differences():
     assert drawn[1, 2] == pytest.approx(miou("high", "low") - miou("all", "all"))
 
 
-def test_a_star_marks_a_filter_whose_interval_leaves_out_0():
-    lines = filtered_rows(SETTINGS, episodes=12)
+def test_a_star_marks_a_filter_whose_adjusted_p_is_small(monkeypatch):
+    lines = filtered_rows(SETTINGS, episodes=40)
     for line in lines:
-        change = {("low", "high"): 20, ("high", "high"): (-1) ** (line["episode"] // 2)}
+        change = {
+            ("low", "high"): 20 + line["episode"] % 3,
+            ("high", "high"): (-1) ** (line["episode"] // 2),
+        }
         line["union_foreground"] = 100
         line["intersection_foreground"] = 40 + change.get((line["amplitude"], line["phase"]), 0)
     figure = filtering.filtering(pd.DataFrame(lines), SETTINGS)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts[7] == "60.0*"  # amplitude low, phase high
-    assert [text for text in texts if "*" in text] == ["60.0*"]
+    assert texts[7].endswith("*")  # amplitude low, phase high
+    assert sum("*" in text for text in texts) == 1
+    monkeypatch.setattr(statistics, "holm", lambda p: [1.0] * len(p))
+    adjusted = filtering.filtering(pd.DataFrame(lines), SETTINGS)
+    assert not any("*" in text.get_text() for text in adjusted.axes[0].texts)
 
 
 def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
@@ -216,13 +261,17 @@ def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
     for variant, value in zip(("apm_s", "fast"), drawn, strict=True):
         of = {"variant": variant, "domain": "cells", "shot": 1}
         mine = evaluated[(evaluated[list(of)] == pd.Series(of)).all(axis=1)]
-        assert value == pytest.approx(100 * metrics.mean_iou(*results.counts(mine), mine["class_id"]))
+        base = evaluated[(evaluated[list(of)] == pd.Series(of | {"variant": "baseline"})).all(axis=1)]
+        level, reference = (metrics.mean_iou(*results.counts(r), r["class_id"]) for r in (mine, base))
+        assert value == pytest.approx(100 * (level - reference))
     assert figure.axes[0].get_xscale() == "log"
     mine = evaluated[evaluated["shot"] == 1]
-    estimates = statistics.miou_estimates(mine)
-    bars = figure.axes[1].containers[0].lines[2][0].get_segments()
+    longer = pd.concat([mine.assign(episode=mine["episode"] + 8 * n) for n in range(5)])
+    estimates = statistics.miou_estimates(longer)
+    bars = rows.iou_by_learning_rate(longer, SETTINGS).axes[1].containers[0].lines[2][0].get_segments()
     for variant, bar in zip(("apm_s", "fast"), bars, strict=True):
-        assert bar[:, 1] == pytest.approx(estimates[variant, "cells", 1, 0].interval)
+        change = estimates[variant, "cells", 1, 0] - estimates["baseline", "cells", 1, 0]
+        assert bar[:, 1] == pytest.approx(change.interval)
 
 
 def test_class_iou_has_a_point_a_class_and_variant(evaluated):
@@ -259,15 +308,19 @@ def test_many_classes_are_drawn_by_rank(evaluated):
     assert (np.diff(drawn) <= 0).all()
 
 
-def test_paired_episodes_are_on_the_same_episode(evaluated):
-    figure = rows.paired_episodes(evaluated.sample(frac=1, random_state=0), SETTINGS)
-    points = figure.axes[0].collections[0].get_offsets()
-    mine = evaluated[(evaluated["domain"] == "lungs") & (evaluated["shot"] == 1)]
-    iou = 100 * mine["intersection_foreground"] / mine["union_foreground"]
-    by = {v: iou[mine["variant"] == v].to_numpy() for v in ("baseline", "apm_s")}
-    assert np.allclose(points, np.stack([by["baseline"], by["apm_s"]], 1))
-    better = 100 * (by["apm_s"] > by["baseline"]).mean()
-    assert f"better {better:.0f} %" in figure.axes[0].texts[0].get_text()
+def test_paired_episodes_are_on_the_same_episode_and_ties_are_ties(evaluated):
+    mine = evaluated[evaluated["domain"] == "lungs"].copy()
+    base, tuned = (mine["variant"].eq(v) & mine["shot"].eq(5) for v in ("baseline", "apm_s"))
+    mine.loc[base | tuned, "union_foreground"] = 100
+    mine.loc[base, "intersection_foreground"] = 40
+    mine.loc[tuned, "intersection_foreground"] = [40, 40, 41, 39, 45, 45, 45, 30]
+    settings = table_settings(VARIANTS, ("lungs",), shots=[1, 5])
+    figure = rows.paired_episodes(mine.sample(frac=1, random_state=0), settings)
+    assert [axis.get_ylabel().split("\n")[1][:6] for axis in figure.axes] == ["1-shot", "5-shot"] * 2
+    assert figure.axes[1].texts[0].get_text() == "better 38, worse 12, same 50 %"
+    tied, others = (np.array(points.get_offsets()) for points in figure.axes[1].collections)
+    assert tied[:, 1].tolist() == [40, 40, 41, 39]  # one pixel of 100 is no change for the better
+    assert others.tolist() == [[40, 45]] * 3 + [[40, 30]]
 
 
 def test_what_a_run_lacks_is_written_into_its_figure(evaluated):
@@ -334,6 +387,23 @@ def test_the_gallery_says_what_its_pictures_show(pictured, tmp_path):
             assert image.size == (gallery.SIDE, gallery.SIDE)
 
 
+def test_the_gallery_holds_the_episode_that_moves_a_difference_most(pictured, tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr(gallery, "EPISODES", 1)
+    lines = results.load(pictured[1])
+    far = lines["variant"].eq("apm_s") & lines["episode"].eq(2)
+    lines.loc[far, "intersection_foreground"] = 60
+    monkeypatch.setattr(results, "load", lambda paths: lines)
+    gallery.write(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"}, tmp_path / "g" / "gallery.json")
+    told = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    assert [episode["episode"] for episode in told["episodes"]] == [0, 2]
+    (move,) = told["episodes"][1]["moves"]
+    assert (move["variant"], told["episodes"][0]["moves"]) == ("apm_s", [])
+    assert move["with"] == pytest.approx(100 * (1 + 1 + 40 + 1) / 240)
+    assert move["without"] == pytest.approx(100 * 3 / 180)
+
+
 def test_a_mask_is_tinted_inside_and_outlined():
     picture = np.full((50, 50, 3), 100, np.uint8)
     mask = np.zeros((50, 50), bool)
@@ -385,6 +455,8 @@ def test_every_figure_has_a_function_and_a_caption():
         assert entry.caption.endswith(".")
     assert f"in {analyses.PHASE_BINS} bins" in catalogue.FIGURES["phase_differences"].caption
     assert rows.CLASSES_BY_NAME == 12
+    assert f"in {features.RANKS} groups" in catalogue.FIGURES["channel_magnitudes"].caption
+    assert f"less than {rows.TIE:g} points" in catalogue.FIGURES["paired_episodes"].caption
     assert "More than twelve classes" in catalogue.FIGURES["class_iou"].caption
 
 

@@ -64,7 +64,8 @@ FIGURES = {
         ("filtered",),
         "mIoU (%) of the source model when all, the high or the low frequencies of the amplitude (rows) "
         "and the phase (columns) of support and query pictures are kept. Colour: difference from no "
-        "filter; star: its paired 95 % interval leaves out 0, each cell on its own. In brackets the "
+        "filter; star: p below 0.05, adjusted by Holm for all differences of all domains here. In "
+        "brackets the "
         "paper's values, where they are shown. The radius and the filling are settings (analysis.radius, "
         "analysis.fill). " + ONE_LIST,
     ),
@@ -73,22 +74,27 @@ FIGURES = {
         "figure 2",
         ("features",),
         "Mean absolute value of each channel of the query's last stride-32 map over its positions, "
-        "divided by the mean of all channels; channels by rank of their mean over the episodes. "
-        + ONE_LIST,
+        "divided by the mean of all channels. Ranks are those of other episodes than the values: "
+        "each half of "
+        "the episodes is sorted by the other one, so that channels that differ by chance alone lie "
+        "flat at 1. "
+        "Neighbouring ranks in 48 groups. Shaded: 95 % interval of the mean. " + ONE_LIST,
     ),
     "phase_differences": Entry(
         "Phase differences between channels",
         "figures 3, 8",
         ("features",),
         "Differences of two channels' phases at the same frequency in 50 bins from 0 to π, weighted by a "
-        "b / |a − b| of their amplitudes and divided by an even spread (1). " + ONE_LIST,
+        "b / |a − b| of their amplitudes and divided by an even spread (1). Shaded: 95 % interval "
+        "of the mean. " + ONE_LIST,
     ),
     "channel_correlations": Entry(
         "Correlation between channels",
         "figure 6",
         ("features",),
         "Share of channel pairs whose absolute correlation over the positions of the query's last "
-        "stride-32 map is at most x. Higher curves: channels that share less. " + ONE_LIST,
+        "stride-32 map is at most x. Higher curves: channels that share less. Shaded: 95 % interval "
+        "of the mean. " + ONE_LIST,
     ),
     "heat_maps": Entry(
         "Heat maps of the deepest features",
@@ -97,8 +103,8 @@ FIGURES = {
         "Support and query of the median episode by the first variant's IoU; all maps are the query's. "
         "Activation: mean absolute value over channels, each map from its smallest to its largest value. "
         "Similarity: largest cosine similarity of a position with the support's foreground, mean over the "
-        "stride-32 maps, 0 to 1 in all. White: outline of the truth. Similarity is 0 throughout where the "
-        "support mask is too small for stride 32. " + ONE_LIST,
+        "stride-32 maps, 0 to 1 in all. White: outline of the truth. Similarity is 0 throughout where no "
+        "position of stride 32 lies inside the support mask, which large objects can miss too. " + ONE_LIST,
     ),
     "learnt_masks": Entry(
         "Learnt masks",
@@ -112,14 +118,17 @@ FIGURES = {
         "mIoU against adaptation step",
         "",
         ("features",),
-        "mIoU on the analysed episodes on the way of the adaptation. Step 0 is insertion alone; a "
-        "horizontal line is a variant without steps. " + ONE_LIST,
+        "Paired difference of mIoU from the baseline on the same analysed episodes, on the way of the "
+        "adaptation; the baseline's own mIoU stands above. Step 0 is insertion alone. Shaded: 95 % "
+        "intervals "
+        "of the differences. Without a baseline: mIoU itself. " + ONE_LIST,
     ),
     "iou_by_learning_rate": Entry(
         "mIoU against learning rate",
         "",
         ("rates",),
-        "mIoU of variants that differ in their learning rate alone, with 95 % intervals. Filled: the "
+        "Paired difference of mIoU from the baseline, whose own mIoU stands above, of variants that differ "
+        "in their learning rate alone. Bars: 95 % intervals of the differences. Filled: the "
         "main variant's rate, which the paper sets by hand for each domain. The first of `shots`, all "
         "`seeds`.",
     ),
@@ -136,14 +145,17 @@ FIGURES = {
         "",
         ("main",),
         "Foreground IoU of each class, counts summed over its episodes, mean over `seeds` and over "
-        "`source.seeds`. More than twelve classes are drawn by rank, for each variant by its own.",
+        "`source.seeds`. More than twelve classes are drawn by rank, for each variant by its own. Bars: 95 % "
+        "intervals of named classes; a rank has none, since it is another class for each variant and list.",
     ),
     "paired_episodes": Entry(
         "IoU of every episode against the baseline's",
         "",
         ("main",),
-        "Each point is an episode: its foreground IoU with the baseline and with the variant. Shares: "
-        "episodes above and below the diagonal. " + ONE_LIST,
+        "Each point is an episode: its foreground IoU with the baseline and with the variant. Shares of "
+        "episodes that are better, worse and the same; same (grey): less than 0.1 points or one "
+        "pixel apart. "
+        "The first of `seeds`.",
     ),
 }
 EPISODE_GRID = Entry(
@@ -161,6 +173,11 @@ TRAINING_HISTORY = Entry(
     "Cross-entropy and 1-shot mIoU of the source training by epoch, a curve for each of `source.seeds`. "
     "The epoch with the best validation mIoU is the checkpoint that evaluations use.",
 )
+
+
+def words(class_name: str) -> str:
+    """A class's name, that of a file or folder as a rule, as words."""
+    return class_name.replace("_", " ")
 
 
 def figure(name: str, settings: dict) -> tuple[Entry, str]:

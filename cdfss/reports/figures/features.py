@@ -1,9 +1,8 @@
 """What adaptation does to features (paper figures 2, 3, 6, 7, 8, 9).
 
 All take `measured`, rows of `measurement.FEATURES` or None if the run measures none, and
-`Shown.table_settings`. Shaded: 95 % bootstrap intervals over episodes. An episode in which
-an adaptation diverged has no features and is left out of all variants that a figure shows, as in
-tables 3 and 4; mIoU by step counts it as it was predicted.
+`Shown.table_settings`. An episode in which an adaptation diverged has no features and is left out
+of all variants that a figure shows, as in tables 3 and 4; mIoU by step counts it as it was predicted.
 """
 
 import numpy as np
@@ -20,17 +19,22 @@ from cdfss.reports.figures.style import (
     SUPPORT,
     TINY,
     TRUTH,
+    baseline_at_0,
     lacking,
     legend,
     looks,
+    meaning,
     panels,
     picture_grid,
     plain,
+    points_label,
     title_of,
     without_marker,
 )
 
 NO_MODEL = "a main variant of HSNet"
+RANKS = 48  # points of a curve of channels by rank
+ONE_EPISODE = "one episode measured;\nranks need another"
 UNIT = {"vmin": 0, "vmax": 1}
 
 
@@ -49,39 +53,84 @@ def _ended_well(measured: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def _curves(measured, settings, column: str, xs, transform=lambda values: values):
-    """A panel per domain with a curve per variant: mean over episodes of an array column."""
+def _curves(measured, settings, column: str, xs, transform=lambda rows, values: values, positive=False):
+    """A panel per domain with a curve per variant: mean over episodes of an array column.
+
+    `transform` takes the rows of a list and their arrays, (N, n), and returns what is averaged, (N, n).
+    """
     figure, axes = panels(settings, sharey=True)
-    styles = looks(settings)
+    styles, ends = looks(settings), []
     for number, variant, rows in groups(_ended_well(measured), settings):
         look = without_marker(styles[variant])
-        mean, low, high = statistics.mean_and_interval(rows, transform(np.stack(rows[column])))
+        values = transform(rows, np.stack(rows[column]))
+        mean, low, high = statistics.mean_and_interval(rows, values, positive)
         axis, places = axes[0, number], xs(len(mean))
         axis.plot(places, mean, label=title_of(settings, variant), **look)
         axis.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
-    legend(figure, axes)
+        ends.append(low)
+    legend(figure, axes, meaning("Shaded", np.concatenate(ends)) if ends else "")
     return figure, axes[0]
 
 
 def channel_magnitudes(measured: pd.DataFrame | None, settings: dict):
-    """Channels by mean magnitude, largest first, over the mean of all channels (paper figure 2)."""
+    """Channels by magnitude, largest first, over the mean of all channels (paper figure 2).
+
+    Ranks are those of other episodes than the values (`cross_ranked`).
+    """
     if measured is None:
         return lacking(NO_MODEL)
+    measured = _ended_well(measured)
+    of_domain = measured.groupby("domain")["episode"].transform("nunique")
+    if (of_domain < 2).all():
+        return lacking("a second measured episode, in which channels are ranked")
 
-    def ranked(values):
-        # The order is that of the mean over episodes, so that a rank is the same channel in all.
-        order = values.mean(0).argsort()[::-1]
-        return (values / values.mean(1, keepdims=True))[:, order]
+    def ranked(rows, values):
+        values = cross_ranked(values / values.mean(1, keepdims=True), rows["class_id"], rows["episode"])
+        return np.stack([values[:, group].mean(1) for group in _neighbours(channels)], 1)
 
-    figure, axes = _curves(measured, settings, "magnitudes", lambda n: np.arange(1, n + 1), ranked)
-    for axis in axes:
+    def places(_):
+        return [group.mean() + 1 for group in _neighbours(channels)]
+
+    channels = len(measured["magnitudes"].iloc[0])
+    several = measured[of_domain > 1]
+    figure, axes = _curves(several, settings, "magnitudes", places, ranked, positive=True)
+    for axis, domain in zip(axes, settings["domains"], strict=True):
         axis.set(xlabel="channel, by rank", yscale="log")
         axis.axhline(1, color=PALE, linewidth=0.5, zorder=0)
+        if domain in set(measured.loc[of_domain < 2, "domain"]):
+            axis.text(0.5, 0.55, ONE_EPISODE, transform=axis.transAxes, ha="center", fontsize=SMALL)
     # Not down to where the bands of the weakest channels may reach, by many decades.
-    weakest = min(np.min(line.get_ydata()) for axis in axes for line in axis.get_lines())
-    axes[0].set_ylim(bottom=weakest / 2)
+    drawn = np.concatenate([line.get_ydata() for axis in axes for line in axis.get_lines()])
+    axes[0].set_ylim(bottom=drawn[drawn > 0].min() / 2)
     axes[0].set_ylabel("mean magnitude / mean of all")
     return figure
+
+
+def _neighbours(channels: int) -> list[np.ndarray]:
+    """Ranks, from 0, in RANKS groups, or each alone where there are fewer.
+
+    A curve of single ranks jumps by whole decades where few episodes are measured.
+    """
+    return np.array_split(np.arange(channels), min(channels, RANKS))
+
+
+def cross_ranked(values: np.ndarray, class_id, episode) -> np.ndarray:
+    """Each episode's channels, largest first by the mean over other episodes than it.
+
+    Episodes are split in two halves, every second one of each class. The order of each half's mean is
+    applied to the other half, so that channels which differ by chance alone give a flat curve: an order
+    taken from the very values that it sorts would make a slope of noise.
+
+    Args:
+        values: (N, C), N at least 2.
+        class_id, episode: (N,).
+    """
+    half = np.empty(len(values), int)
+    half[np.lexsort([episode, class_id])] = np.arange(len(values)) % 2
+    ranked = np.empty_like(values)
+    for one in (0, 1):
+        ranked[half == one] = values[half == one][:, values[half != one].mean(0).argsort()[::-1]]
+    return ranked
 
 
 def phase_differences(measured: pd.DataFrame | None, settings: dict):
@@ -89,7 +138,7 @@ def phase_differences(measured: pd.DataFrame | None, settings: dict):
     if measured is None:
         return lacking(NO_MODEL)
     figure, axes = _curves(
-        measured, settings, "phases", lambda n: (np.arange(n) + 0.5) / n, lambda v: v * v.shape[1]
+        measured, settings, "phases", lambda n: (np.arange(n) + 0.5) / n, lambda _, v: v * v.shape[1]
     )
     for axis in axes:
         axis.set_xticks([0, 0.5, 1], ["0", "π/2", "π"])
@@ -104,7 +153,11 @@ def channel_correlations(measured: pd.DataFrame | None, settings: dict):
     if measured is None:
         return lacking(NO_MODEL)
     figure, axes = _curves(
-        measured, settings, "correlations", lambda n: np.arange(1, n + 1) / n, lambda v: 100 * v.cumsum(1)
+        measured,
+        settings,
+        "correlations",
+        lambda n: np.arange(1, n + 1) / n,
+        lambda _, values: 100 * values.cumsum(1),
     )
     for axis in axes:
         axis.set(xlabel="absolute correlation", xlim=(0, 1), ylim=(0, 100))
@@ -207,24 +260,35 @@ def heat_maps(measured: pd.DataFrame | None, index_paths, settings: dict):
 
 
 def iou_by_step(measured: pd.DataFrame | None, settings: dict):
-    """mIoU on the way of the adaptation; step 0 is insertion alone."""
+    """mIoU on the way of the adaptation, as paired difference from the baseline's.
+
+    Step 0 is insertion alone. Without a baseline, mIoU itself.
+    """
     if measured is None:
         return lacking(NO_MODEL)
+    baseline = settings["baseline"] if settings["baseline"] in set(measured["variant"]) else None
     figure, axes = panels(settings)
-    styles = looks(settings)
+    styles, ends = looks(settings), []
     for number, variant, rows in groups(measured, settings):
+        axis, look, domain = axes[0, number], styles[variant], rows["domain"].iloc[0]
+        reference = measured[(measured["variant"] == baseline) & (measured["domain"] == domain)]
+        if variant == baseline:
+            (level,) = statistics.list_miou_estimates(measurement.after_step(rows)).values()
+            baseline_at_0(axis, level, title_of(settings, baseline), look)
+            continue
         steps, points = rows["step"].iloc[0], []
         for at in range(len(steps)):
-            (estimate,) = statistics.list_miou_estimates(measurement.after_step(rows, at)).values()
-            points.append([estimate.value, *estimate.interval])
-        mean, low, high = np.transpose(points)
-        axis, look, title = axes[0, number], styles[variant], title_of(settings, variant)
-        if len(steps) == 1:
-            axis.axhline(mean[0], **without_marker(look), label=title)
-        else:
-            axis.plot(steps, mean, **look, label=title)
-            axis.fill_between(steps, low, high, color=look["color"], alpha=0.06, linewidth=0)
+            both = pd.concat([measurement.after_step(rows, at), measurement.after_step(reference)])
+            estimates = statistics.list_miou_estimates(both)
+            point = estimates[variant, domain]
+            points.append(point - estimates[baseline, domain] if len(reference) else point)
+        ys, (low, high) = [point.value for point in points], np.transpose([p.interval for p in points])
+        ends.append(low)
+        axis.plot(steps, ys, **look, label=title_of(settings, variant))
+        # With edges: bands of several variants overlap, and that of a variant without steps is a line.
+        axis.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0.5)
+    for axis in axes[0]:
         axis.set_xlabel("adaptation step")
-    axes[0, 0].set_ylabel(f"{measured['shot'].iloc[0]}-shot mIoU, %")
-    legend(figure, axes)
+    axes[0, 0].set_ylabel(points_label(measured["shot"].iloc[0], baseline))
+    legend(figure, axes, meaning("Shaded", np.concatenate(ends)) if ends else "")
     return figure

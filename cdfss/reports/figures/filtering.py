@@ -1,19 +1,22 @@
 """mIoU on filtered pictures (paper figure 1)."""
 
+import numpy as np
 import pandas as pd
 
 from cdfss.evaluation.measurement import NO_FILTER, filter_name
 from cdfss.reports import statistics
-from cdfss.reports.figures.style import SMALL, lacking, panels
+from cdfss.reports.figures.style import SMALL, lacking, legend, panels
 from cdfss.reports.tables.quoted import published_of
 
 BANDS = ("all", "high", "low")  # the paper's order
+SIGNIFICANT = 0.05
 
 
 def filtering(filtered: pd.DataFrame | None, settings: dict):
     """The source model's mIoU when frequencies of the pictures are removed, 3 x 3 per domain.
 
-    Colour is the paired difference from no filter; a star marks one whose 95 % interval leaves out 0.
+    Colour is the paired difference from no filter; a star marks one whose p, adjusted by Holm for all
+    that the figure shows, is below SIGNIFICANT.
 
     Args:
         filtered: rows of `measurement.FILTERED`; None if the run has no model.
@@ -26,6 +29,9 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     paper = published_of("Fig. 1", filtered["shot"].iloc[0])
     figure, axes = panels(settings, height=1.75)
     changes = {key: estimate - estimates[NO_FILTER, key[1]] for key, estimate in estimates.items()}
+    compared = [key for key in changes if key[0] != NO_FILTER]
+    adjusted = statistics.holm([changes[key].p for key in compared])
+    stars = {key for key, p in zip(compared, adjusted, strict=True) if p < SIGNIFICANT}
     limit = max(1.0, *(abs(change.value) for change in changes.values()))
     for axis, domain in zip(axes[0], settings["domains"], strict=True):
         names = [[filter_name(amplitude, phase) for phase in BANDS] for amplitude in BANDS]
@@ -33,8 +39,7 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
         image = axis.imshow(grid, cmap="PuOr", vmin=-limit, vmax=limit)
         for y, line in enumerate(names):
             for x, name in enumerate(line):
-                low, high = changes[name, domain].interval
-                text = f"{estimates[name, domain].value:.1f}" + ("*" if low > 0 or high < 0 else "")
+                text = f"{estimates[name, domain].value:.1f}" + "*" * ((name, domain) in stars)
                 if settings["published"] and (name, domain) in paper:
                     text += f"\n({paper[name, domain]:.1f})"
                 dark = abs(grid[y][x]) > 0.6 * limit
@@ -49,4 +54,9 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     axes[0, 0].set_ylabel("amplitude kept")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label(f"{filtered['shot'].iloc[0]}-shot mIoU − no filter, points")
+    if np.isnan(adjusted).all():
+        note = "No stars: too few episodes."
+    else:
+        note = f"*: p < {SIGNIFICANT:g}, adjusted by Holm for all {len(compared)} differences."
+    legend(figure, [], note)
     return figure

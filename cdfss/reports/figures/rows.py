@@ -7,19 +7,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cdfss.data import metrics
 from cdfss.evaluation import results
 from cdfss.reports import statistics
 from cdfss.reports.figures.style import (
+    BARS,
     GREY,
     SMALL,
     TINY,
     WIDTH,
+    bars,
+    baseline_at_0,
     lacking,
     legend,
     looks,
+    meaning,
     panels,
     plain,
+    points_label,
     title_of,
     without_marker,
     words,
@@ -27,13 +31,14 @@ from cdfss.reports.figures.style import (
 from cdfss.reports.statistics import Estimate
 
 CLASSES_BY_NAME = 12  # more are drawn by rank
-TIE = 0.005  # percentage points, below what two decimals show
+TIE = 0.1  # percentage points
 
 
 def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
     """mIoU against learning rate, for variants that differ in nothing else.
 
-    Filled markers: the rate of the main variant, that is the paper's in the paper's run.
+    As paired difference from the baseline's; without a baseline, mIoU itself. Filled markers: the rate of
+    the main variant, that is the paper's in the paper's run.
     """
     families = settings["rate_families"]
     if not families or rows is None:
@@ -46,11 +51,11 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
     }
     rates = rows.groupby(["variant", "domain"])["learning_rate"].first()
     figure, axes = panels(settings)
-    styles, baseline = looks(settings), settings["baseline"]
+    styles, baseline, ends = looks(settings), settings["baseline"], []
     for axis, domain in zip(axes[0], settings["domains"], strict=True):
         if baseline:
-            look, title = without_marker(styles[baseline]), title_of(settings, baseline)
-            axis.axhline(over_seeds[baseline, domain].value, **look, label=title)
+            level, title = over_seeds[baseline, domain], title_of(settings, baseline)
+            baseline_at_0(axis, level, title, styles[baseline])
         for members in families:
             # The curve is named after its main variant: in the paper's run the one with the paper's rate.
             lead = next((name for name in members if settings["variants"][name]["main"]), members[0])
@@ -58,18 +63,12 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
             ordered = [name for _, name in sorted((rates[name, domain], name) for name in members)]
             xs = [rates[name, domain] for name in ordered]
             mine = [over_seeds[name, domain] for name in ordered]
-            ends = np.array([estimate.interval for estimate in mine])
-            ys = np.array([estimate.value for estimate in mine])
+            if baseline:
+                mine = [estimate - level for estimate in mine]
+            ys = [estimate.value for estimate in mine]
+            ends.append(bars(mine))
             axis.plot(xs, ys, **without_marker(look), label=title)
-            axis.errorbar(
-                xs,
-                ys,
-                yerr=np.abs(ends.T - ys),
-                fmt="none",
-                ecolor=look["color"],
-                elinewidth=0.6,
-                capsize=1.5,
-            )
+            axis.errorbar(xs, ys, ends[-1], ecolor=look["color"], **BARS)
             points = zip(ordered, xs, ys, strict=True)
             # Main variants last: a sweep may go through their rate.
             for name, x, y in sorted(points, key=lambda p: settings["variants"][p[0]]["main"]):
@@ -79,8 +78,8 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
         shown = sorted({rates[name, domain] for members in families for name in members})
         axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
         axis.minorticks_off()
-    axes[0, 0].set_ylabel(f"{shot}-shot mIoU, %")
-    legend(figure, axes)
+    axes[0, 0].set_ylabel(points_label(shot, baseline))
+    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1)))
     return figure
 
 
@@ -94,7 +93,7 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
     figure, axes = plt.subplots(
         1, len(settings["shots"]), figsize=(WIDTH, 2.9), squeeze=False, sharey=True, layout="constrained"
     )
-    styles = looks(settings)
+    styles, ends = looks(settings), []
     for axis, shot in zip(axes[0], settings["shots"], strict=True):
         for name in settings["shown"]["cost"]:
             mine = Estimate.mean(
@@ -106,12 +105,11 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
             # Less than a clock shows, and 0 has no logarithm.
             seconds = max(of_it["seconds"].median(), 1e-5)
             needs_source = settings["variants"][name]["needs"] == "source"
-            ends = np.array(mine.interval)
-            bars = np.abs(ends - mine.value)[:, None] if np.isfinite(ends).all() else None
+            ends.append(bars([mine]))
             axis.errorbar(
                 seconds,
                 mine.value,
-                yerr=bars,
+                yerr=ends[-1],
                 **styles[name] | {"linestyle": "none"},
                 markerfacecolor="white" if needs_source else styles[name]["color"],
                 markersize=5,
@@ -120,7 +118,7 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
             )
         axis.set(xscale="log", xlabel="seconds an episode", title=f"{shot}-shot")
     axes[0, 0].set_ylabel("mIoU, %")
-    legend(figure, axes)
+    legend(figure, axes, meaning("Bars", ends))
     return figure
 
 
@@ -129,14 +127,16 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
 
     With several seeds, of lists or of the source training, the mean over them, as in the tables.
 
-    Up to CLASSES_BY_NAME classes are named; more are drawn by rank, each variant by its own.
+    Up to CLASSES_BY_NAME classes are named; more are drawn by rank, each variant by its own. A rank is no
+    class, so that ranks have no intervals.
     """
     if rows is None:
         return lacking("a main variant")
     shots = settings["shots"]
     figure, axes = panels(settings, len(shots), 1.75, sharey=True)
-    styles = looks(settings)
+    styles, ends = looks(settings), []
     variants = settings["shown"]["main"]
+    estimates = statistics.class_iou_estimates(rows[rows["variant"].isin(variants)])
     for line, shot in zip(axes, shots, strict=True):
         line[0].set_ylabel(f"{shot}-shot IoU, %")
         for axis, domain in zip(line, settings["domains"], strict=True):
@@ -144,13 +144,18 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
             names = mine.drop_duplicates("class_id").set_index("class_id")["class_name"].sort_index()
             by_name = len(names) <= CLASSES_BY_NAME
             for number, variant in enumerate(variants):
-                lists = mine[mine["variant"] == variant].groupby(["seed", "source"], dropna=False)
-                ious = [metrics.class_iou(*results.counts(part), part["class_id"]) for _, part in lists]
-                ys = 100 * np.array([np.mean([i[c] for i in ious if c in i]) for c in names.index])
+                keys = [
+                    [(variant, domain, shot, seed, c) for seed in settings["seeds"]] for c in names.index
+                ]
+                shown = [Estimate.mean(estimates[key] for key in of if key in estimates) for of in keys]
+                ys = np.array([estimate.value for estimate in shown])
                 look, label = styles[variant], title_of(settings, variant)
                 if by_name:
                     aside = (number - (len(variants) - 1) / 2) * 0.7 / len(variants)
-                    axis.plot(np.arange(len(ys)) + aside, ys, **(look | {"linestyle": "none"}), label=label)
+                    xs = np.arange(len(ys)) + aside
+                    axis.plot(xs, ys, **(look | {"linestyle": "none"}), label=label)
+                    ends.append(bars(shown))
+                    axis.errorbar(xs, ys, ends[-1], ecolor=look["color"], **BARS)
                 else:
                     ranked = np.sort(ys)[::-1]
                     axis.plot(np.arange(1, len(ys) + 1), ranked, **without_marker(look), label=label)
@@ -162,39 +167,59 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
                 axis.set_xticks(range(len(names)), shown, fontsize=SMALL, **slanted)
                 axis.set_xlim(-0.6, len(names) - 0.4)
             else:
-                axis.set_xlabel(f"{len(names)} classes, by rank")
+                axis.set_xlabel(f"{len(names)} classes, by rank (no intervals)")
             axis.set_ylim(0, 100)
-    legend(figure, axes)
+    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1)) if ends else "")
     return figure
 
 
 def paired_episodes(rows: pd.DataFrame | None, settings: dict):
     """Foreground IoU of every episode against the baseline's on the same episode.
 
-    A row of panels per main variant with modules; first number of shots, first seed and source model.
+    A row of panels per main variant with modules and number of shots; first seed and source model. Points
+    of episodes that are the `same` are grey.
     """
     baseline = settings["baseline"]
     kinds = {name: variant["kind"] for name, variant in settings["variants"].items()}
     variants = [name for name in settings["shown"]["main"] if kinds[name] not in ("trivial", "baseline")]
     if baseline is None or not variants:
         return lacking("a baseline and a main variant to compare with it")
-    shot, seed = settings["shots"][0], settings["seeds"][0]
-    mine = results.of_source(rows, settings["sources"][0])
-    mine = mine[(mine["shot"] == shot) & (mine["seed"] == seed)]
-    iou = 100 * results.iou(mine).set_index(["variant", "domain", "episode"])["iou"].sort_index()
-    figure, axes = panels(settings, len(variants), 1.55, sharex=True, sharey=True)
+    rows = results.of_source(rows, settings["sources"][0])
+    mine = results.iou(rows[rows["seed"] == settings["seeds"][0]])
+    mine = mine.set_index(["variant", "domain", "shot", "episode"]).sort_index()
+    lines = [(variant, shot) for variant in variants for shot in settings["shots"]]
+    figure, axes = panels(settings, len(lines), 1.45, sharex=True, sharey=True)
     styles = looks(settings)
-    for line, variant in zip(axes, variants, strict=True):
+    for line, (variant, shot) in zip(axes, lines, strict=True):
         line[0].set_ylabel(f"{title_of(settings, variant, 24)}\n{shot}-shot IoU, %", fontsize=SMALL)
         for axis, domain in zip(line, settings["domains"], strict=True):
-            before, after = iou[baseline, domain].align(iou[variant, domain])
+            before, after = (mine.loc[(name, domain, shot)] for name in (baseline, variant))
+            tied = same(before, after)
+            better = (after["iou"] > before["iou"]) & ~tied
             size = 9 if len(before) < 100 else 3
-            axis.scatter(before, after, s=size, alpha=0.5, color=styles[variant]["color"], linewidths=0)
+            for points, colour in ((tied, GREY), (~tied, styles[variant]["color"])):
+                xs, ys = (100 * of["iou"][points] for of in (before, after))
+                axis.scatter(xs, ys, s=size, alpha=0.5, color=colour, linewidths=0)
             axis.plot([0, 100], [0, 100], color=GREY, linewidth=0.6, zorder=0)
-            better, worse = (100 * (sign * (after - before) > TIE).mean() for sign in (1, -1))
-            text = f"better {better:.0f} %, worse {worse:.0f} %"
-            axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=SMALL)
-            axis.set(xlim=(-2, 102), ylim=(-2, 116), xticks=[0, 50, 100], yticks=[0, 50, 100])
+            shares = [("better", better), ("worse", ~better & ~tied), ("same", tied)]
+            text = ", ".join(f"{name} {100 * of.mean():.0f}" for name, of in shares) + " %"
+            axis.text(0.03, 0.98, text, transform=axis.transAxes, va="top", fontsize=SMALL)
+            axis.set(xlim=(-2, 102), ylim=(-2, 120), xticks=[0, 50, 100], yticks=[0, 50, 100])
     for axis in axes[-1]:
         axis.set_xlabel(f"{title_of(settings, baseline, 24)} IoU, %")
+    legend(
+        figure, [], f"Grey: same, that is less than {TIE:g} points or one pixel apart. Shares of episodes."
+    )
     return figure
+
+
+def same(before: pd.DataFrame, after: pd.DataFrame) -> pd.Series:
+    """Whether predictions of the same episodes are as good: less than TIE or one pixel apart.
+
+    Args:
+        before, after: `results.iou` of the same episodes, in the same order.
+    """
+    # A pixel that is predicted otherwise changes IoU by at most 1 / union, of the larger union.
+    pixel = 1 / np.maximum(before["union_foreground"], after["union_foreground"]).clip(lower=1)
+    change = (after["iou"] - before["iou"]).abs()
+    return (change < TIE / 100) | (change <= pixel * (1 + 1e-9))

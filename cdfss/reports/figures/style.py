@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy.ndimage import binary_erosion
 
+from cdfss.reports.catalogue import words  # noqa: F401
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
@@ -27,6 +28,8 @@ COLUMN = 17  # signs above one of seven pictures in a row
 WIDTH = 6.75  # inches, two columns of a paper; still readable when shrunk to a text width of 5.5
 SMALL, TINY = 6.5, 5.5  # points
 COLUMNS_OF_LEGEND, SIGNS_OF_LEGEND = 5, 130
+BARS = {"fmt": "none", "elinewidth": 0.6, "capsize": 1.5}  # error bars without their points
+INTERVAL = "95 % interval, other lists from these pictures"
 matplotlib.rcParams.update(
     {
         "font.size": 7.5,
@@ -106,11 +109,6 @@ def without_marker(look: dict) -> dict:
     return {key: look[key] for key in ("color", "linestyle")}
 
 
-def words(class_name: str) -> str:
-    """A class's name, that of a file or folder as a rule, as words."""
-    return class_name.replace("_", " ")
-
-
 def plain(text: str, width: int = 26) -> str:
     """A user's own text, of which nothing is a formula, in lines of at most `width` signs."""
     text = textwrap.fill(text, width)
@@ -158,24 +156,58 @@ def picture_grid(rows: int, columns: int, in_width: int, height: float):
     return figure, axes
 
 
-def legend(figure, axes) -> None:
-    """One legend below all panels, each label once; the figure grows by what it needs."""
+def meaning(mark: str, ends) -> str:
+    """What the shadings or bars of a figure are, to stand in it.
+
+    Args:
+        mark: what is drawn, "Shaded".
+        ends: of all intervals, any shape; nan where a list has none.
+    """
+    known = np.isfinite(np.asarray(ends, float))
+    if not known.any():
+        return "No intervals: too few episodes."
+    return f"{mark}: {INTERVAL}." + ("" if known.all() else " Where none is drawn, too few episodes.")
+
+
+def bars(estimates) -> np.ndarray:
+    """Lengths of error bars below and above the values of n estimates, (2, n); nan where there are none."""
+    ends = np.array([estimate.interval for estimate in estimates]).T
+    return np.abs(ends - [estimate.value for estimate in estimates])
+
+
+def points_label(shot: int, baseline: str | None) -> str:
+    """Label of an axis of mIoU, or of its differences where there is a baseline."""
+    return f"{shot}-shot mIoU − baseline,\npoints" if baseline else f"{shot}-shot mIoU, %"
+
+
+def baseline_at_0(axis, level, title: str, look: dict) -> None:
+    """In a panel of differences: the baseline as the line at 0, its own level in the panel's title."""
+    axis.axhline(0, **without_marker(look), zorder=0, label=title)
+    axis.set_title(f"{axis.get_title()}\nbaseline {level.value:.1f} %", fontsize=plt.rcParams["font.size"])
+
+
+def legend(figure, axes, note: str = "") -> None:
+    """One legend below all panels, each label once, headed by a note; the figure grows by what it needs."""
     entries = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels()):
             entries.setdefault(label, handle)
-    if entries:
+    if entries or note:
         lines = [line for label in entries for line in label.split("\n")]
         width, height = figure.get_size_inches()
         room = int(SIGNS_OF_LEGEND * width / WIDTH)
-        columns = max(1, min(room // (max(map(len, lines)) + 5), COLUMNS_OF_LEGEND, len(entries)))
-        tallest = max(label.count("\n") + 1 for label in entries)
+        longest = max(map(len, lines), default=0)
+        columns = max(1, min(room // (longest + 5), COLUMNS_OF_LEGEND, len(entries)))
+        tallest = max((label.count("\n") + 1 for label in entries), default=0)
         rows = -(-len(entries) // columns)
-        figure.set_size_inches(width, height + 0.13 * (rows * tallest - 1))
+        note = textwrap.fill(note, room)
+        figure.set_size_inches(width, height + 0.13 * (rows * tallest + len(note.splitlines()) - 1))
         figure.legend(
             entries.values(),
             entries.keys(),
             loc="outside lower center",
             ncols=columns,
             frameon=False,
+            title=note or None,
+            title_fontsize=SMALL,
         )

@@ -478,7 +478,7 @@ def test_paired_episodes_are_of_the_first_source_model(evaluated):
     other = mine[trained].assign(source=1, intersection_foreground=0)
     both = pd.concat([other, mine]).astype({"source": "Int32"})
     figures = [rows.paired_episodes(f, SETTINGS | {"sources": [3, 1]}) for f in (mine, both)]
-    points = [figure.axes[0].collections[0].get_offsets() for figure in figures]
+    points = [np.concatenate([of.get_offsets() for of in figure.axes[0].collections]) for figure in figures]
     assert len(points[0]) == 8
     assert np.array_equal(*points)
 

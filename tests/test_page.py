@@ -94,26 +94,28 @@ def opened(browser, path, width=1280):
 
 
 def first_cells(tab):
-    return tab.locator("#table1 table").first.locator("tbody tr td:first-child").all_inner_texts()
+    return tab.locator("#table1 table").nth(1).locator("tbody tr td:first-child").all_inner_texts()
 
 
 def test_tables_sort_in_a_browser_and_keep_details_with_their_row(made, browser):
     tab, errors = opened(browser, made)
     assert tab.title() == "Demo & more"
-    shown = [COPY, "− baseline", "Baseline", "APM-S", "− baseline", "episodes"]
+    changed = "episodes changed; without one"
+    shown = [COPY, "− baseline", changed, "Baseline", "APM-S", "− baseline", changed, "episodes"]
+    assert tab.locator("#table1 h3").first.inner_text().startswith("Primary comparison")
     assert first_cells(tab) == shown
-    head = tab.locator("#table1 table").first.locator("thead th").nth(1)
+    head = tab.locator("#table1 table").nth(1).locator("thead th").nth(1)
     for order in ("descending", "ascending"):
         head.locator("button").click()
         assert head.get_attribute("aria-sort") == order
-        cells = tab.locator("#table1 table").first.locator("tr.row td:nth-child(2)").all_inner_texts()
+        cells = tab.locator("#table1 table").nth(1).locator("tr.row td:nth-child(2)").all_inner_texts()
         values = [float(cell.split()[0]) for cell in cells]
         assert values == sorted(values, reverse=order == "descending")
         after = first_cells(tab)
         assert after[-1] == "episodes"
         for name in (COPY, "APM-S"):
-            assert after[after.index(name) + 1] == "− baseline"
-    tab.locator("#table1 thead button").first.press("Enter")
+            assert after[after.index(name) + 1 :][:2] == ["− baseline", changed]
+    tab.locator("#table1 table").nth(1).locator("thead button").first.press("Enter")
     assert first_cells(tab)[0] == COPY
     assert errors == []
 
@@ -128,6 +130,48 @@ def test_episodes_are_chosen_by_domain_shots_and_variant_in_a_browser(made, brow
     tab.locator("input[name=shot][value='5']").check()
     assert tab.locator(".episode:visible").count() == 0
     assert errors == []
+
+
+def test_a_link_to_an_episode_selects_scrolls_and_marks_it_in_a_browser(made, browser):
+    tab, errors = opened(browser, made)
+    tab.locator("input[name=domain][value=fss1000]").check()
+    assert tab.locator(".episode:visible").count() == 0
+    tab.evaluate("location.hash = '#episode-lungs-1shot-2'")
+    episode = tab.locator("#episode-lungs-1shot-2")
+    episode.wait_for(state="visible")
+    assert tab.locator("input[name=domain][value=lungs]").is_checked()
+    tab.wait_for_function(
+        "document.querySelector('#episode-lungs-1shot-2').getBoundingClientRect().top < 900"
+    )
+    assert episode.evaluate("e => e.matches(':target')")
+    # What a difference is without one episode leads to that episode.
+    link = tab.locator("#table1 td a", has_text=" of ").first
+    target = link.get_attribute("href").removeprefix("index.html")
+    tab.locator("input[name=domain][value=fss1000]").check()
+    link.click()
+    tab.locator(target).wait_for(state="visible")
+    assert "without it" in tab.locator(target).inner_text()
+    assert errors == []
+
+
+def test_figures_scroll_in_their_own_box_on_a_phone(made, browser):
+    tab, errors = opened(browser, made, 390)
+    image = tab.locator(".figure img").first
+    assert image.evaluate("e => e.clientWidth") >= 300
+    box = tab.locator(".figure .scroll").first
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert errors == []
+
+
+def test_captions_are_escaped_and_their_backticks_are_code():
+    assert page._code("the first of `seeds` <b>") == "the first of <code>seeds</code> &lt;b&gt;"
+
+
+def test_links_to_episodes_that_are_not_shown_are_text():
+    link = '<a href="index.html#episode-lungs-1shot-{}">+2.2</a>'
+    article = link.format(1) + link.format(9)
+    assert page._linked(article, {"episode-lungs-1shot-1"}) == link.format(1) + "+2.2"
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -145,8 +145,9 @@ FIGURES = {
         "",
         ("main",),
         "Foreground IoU of each class, counts summed over its episodes, mean over `seeds` and over "
-        "`source.seeds`. More than twelve classes are drawn by rank, for each variant by its own. Bars: 95 % "
-        "intervals of named classes; a rank has none, since it is another class for each variant and list.",
+        "`source.seeds`. More than twelve classes are drawn by rank, for each variant by its own. Bars: "
+        "95 % intervals of named classes; a rank has none, since it is another class for each variant and "
+        "list.",
     ),
     "paired_episodes": Entry(
         "IoU of every episode against the baseline's",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from cdfss.evaluation import results
+from cdfss.reports import statistics
 from cdfss.reports.figures.episodes import Episode, load_episodes
 from cdfss.reports.figures.style import PREDICTION, SUPPORT, TRUTH, tinted
 from cdfss.running import provenance
@@ -17,7 +19,8 @@ SIDE = 200  # pixels
 def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path: str | Path) -> None:
     """Write JPEG files and, last, the gallery.json beside them that says what they show.
 
-    The episodes are at even distances by the IoU of the first variant, worst first.
+    The episodes are at even distances by the IoU of the first variant, worst first, and among them those
+    that move a variant's difference from the first one most (`most_moving`).
 
     Args:
         index_path, rows_paths, prediction_paths: as `load_episodes`.
@@ -28,12 +31,35 @@ def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jpg"):  # of other episodes, or of a job that was killed
         old.unlink()
-    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES)
+    moving = most_moving(results.load(rows_paths), list(titles))
+    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES, moving)
     told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
     told["origin"] = provenance.summary([*rows_paths, *prediction_paths])
-    told |= {"variants": titles, "episodes": [_write_pictures(e, titles, folder) for e in shown]}
+    told |= {"variants": titles, "episodes": []}
+    for episode in shown:
+        pictures = _write_pictures(episode, titles, folder)
+        told["episodes"].append(pictures | {"moves": moving.get(episode.number, [])})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(told))
+
+
+def most_moving(rows, variants: list[str]) -> dict[int, list[dict]]:
+    """By episode, the variants whose difference from the first changes most without it.
+
+    Args:
+        rows: of one domain, shot and seed.
+
+    Returns:
+        Of each such variant a dict: `variant`; `with` and `without`, the differences in points.
+    """
+    estimates = {name: estimate for (name, *_), estimate in statistics.miou_estimates(rows).items()}
+    moving = {}
+    for variant in variants[1:]:
+        change = estimates[variant] - estimates[variants[0]]
+        if change.influential:
+            told = {"variant": variant, "with": change.value, "without": float(change.without)}
+            moving.setdefault(int(change.influential[-1]), []).append(told)
+    return moving
 
 
 def _write_pictures(episode: Episode, titles: dict[str, str], folder: Path) -> dict:

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from cdfss.reports import catalogue, prepared
+from cdfss.reports.catalogue import words
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
@@ -20,6 +22,7 @@ def _render(**values) -> str:
     environment = Environment(
         loader=PackageLoader("cdfss.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters |= {"code": _code, "words": words}
     empty = {
         "table": None,
         "articles": [],
@@ -30,8 +33,31 @@ def _render(**values) -> str:
         "data": [],
     }
     values = empty | {"summary": ""} | values
-    functions = {"groups": _groups, "in_words": provenance.in_words}
+    functions = {"groups": _groups, "in_words": provenance.in_words, "signed": _signed}
     return environment.get_template("page.html").render(**functions, **values)
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−")
+
+
+def _code(text: str) -> Markup:
+    """Text of ours as HTML: what stands in `backticks` is code, all else is escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def anchor_of(domain: str, shot: int, episode: int) -> str:
+    """Where an episode's pictures are on the page."""
+    return f"episode-{domain}-{shot}shot-{episode}"
+
+
+def _linked(article: Markup, anchors: set[str]) -> Markup:
+    """A table in which links to episodes that the page does not show are text."""
+
+    def kept(link: re.Match) -> str:
+        return link[0] if link[1] in anchors else link[2]
+
+    return Markup(re.sub(r'<a href="index\.html#(episode-[^"]+)">(.*?)</a>', kept, article))
 
 
 def _groups(section) -> list[list[dict]]:
@@ -66,11 +92,11 @@ def _article(path: str | Path) -> tuple[Markup, dict]:
         raise provenance.damaged(path, error) from error
 
 
-def _origin_of_figure(path: Path) -> dict:
-    """What `figures.style.save` says in a PNG file; empty where it says nothing."""
+def _figure(path: Path) -> tuple[dict, tuple[int, int]]:
+    """What `figures.style.save` says in a PNG file, empty where nothing; width and height in pixels."""
     try:
         with Image.open(path) as image:
-            return json.loads(image.text.get("Comment", "{}"))
+            return json.loads(image.text.get("Comment", "{}")), image.size
     except (OSError, ValueError, SyntaxError, AttributeError) as error:
         raise provenance.damaged(path, error) from error
 
@@ -97,7 +123,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         articles.append(article)
     shown = []
     for figure in map(Path, figures):
-        origins[figure] = _origin_of_figure(figure)
+        origins[figure], (width, height) = _figure(figure)
         entry, detail = catalogue.figure(figure.stem, settings)
         link = os.path.relpath(figure, here)
         shown.append(
@@ -106,6 +132,8 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
                 "heading": f"{entry.heading}{detail}",
                 "caption": entry.caption,
                 "png": link,
+                "width": width,
+                "height": height,
                 "svg": str(Path(link).with_suffix(".svg")),
             }
         )
@@ -117,6 +145,9 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
             raise provenance.damaged(gallery, error) from error
         origins[gallery] = entry.get("origin", {})
         entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
+        for episode in entry["episodes"]:
+            episode["anchor"] = anchor_of(entry["domain"], entry["shot"], episode["episode"])
+    anchors = {episode["anchor"] for entry in entries for episode in entry["episodes"]}
     provenance.summaries_must_agree(origins)
     domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
     sources = settings["sources"]
@@ -131,7 +162,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
     text = _render(
         title=settings["title"] or "Cross-domain few-shot segmentation",
         summary="; ".join(summary) + ".",
-        articles=articles,
+        articles=[_linked(article, anchors) for article in articles],
         figures=shown,
         galleries=entries,
         domains=domains,

@@ -23,6 +23,7 @@ READINGS = {
     "pictures": "new pictures of these domains",
     "training": "another source training",
 }
+
 # Below these no interval is given, since none holds the truth as often as it says (docs/results.md).
 LEAST_EPISODES = 20
 LEAST_PICTURES = 20
@@ -458,14 +459,30 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def in_words(stated: dict[str, str], titles: dict[str, str]) -> str:
+    """What intervals are about, where domains have different READINGS by domain.
+
+    Args:
+        stated: READINGS by domain.
+        titles: of domains.
+    """
+    domains = {reading: [titles[d] for d in titles if stated[d] == reading] for reading in READINGS}
+    domains = {reading: names for reading, names in domains.items() if names}
+    return "; ".join(
+        READINGS[reading] + (f" ({', '.join(names)})" if len(domains) > 1 else "")
+        for reading, names in domains.items()
+    )
+
+
 def mean_and_interval(
-    rows: pd.DataFrame, values, positive: bool = False
+    rows: pd.DataFrame, values, stated: dict[str, str] | None = None, positive: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean of a measurement over the episodes of one list, and the ends of its 95 % interval.
 
     Args:
         rows: the N episodes.
         values: (N, n).
+        stated: as `miou_estimates`.
         positive: the mean is; its interval is symmetric on a log axis, and never reaches 0.
 
     Returns:
@@ -473,7 +490,7 @@ def mean_and_interval(
     """
     rows, values = rows.reset_index(drop=True), np.asarray(values, np.float64)
     list_ = EpisodeList.of(rows)
-    found = [Estimate([(1.0, Measured.mean(list_, None, column))]) for column in values.T]
+    found = [Estimate([(1.0, Measured.mean(list_, None, column))], stated=stated) for column in values.T]
     mean = np.array([one.value for one in found])
     ends = np.array([one.interval for one in found])
     if positive:

@@ -7,6 +7,7 @@ from matplotlib.patches import Patch
 
 from cdfss.data import index
 from cdfss.evaluation import results
+from cdfss.reports.catalogue import words
 from cdfss.reports.figures.style import (
     COLUMN,
     PREDICTION,
@@ -16,7 +17,6 @@ from cdfss.reports.figures.style import (
     picture_grid,
     plain,
     tinted,
-    words,
 )
 from cdfss.running import provenance
 
@@ -41,20 +41,24 @@ class Episode:
     iou: dict[str, float]
 
 
-def load_episodes(index_path, rows_paths, prediction_paths, variants, number: int) -> list[Episode]:
+def load_episodes(
+    index_path, rows_paths, prediction_paths, variants, number: int, besides=()
+) -> list[Episode]:
     """`number` episodes at even distances by the first variant's IoU, from the worst to the best.
 
     Args:
         rows_paths, prediction_paths: of one domain, shot and seed.
         variants: names.
+        besides: numbers of episodes that must be among them.
     """
     rows, pictures, first = results.load(rows_paths), index.load(index_path), next(iter(variants))
     made = provenance.facts_of([*rows_paths, *prediction_paths])
     provenance.must_agree(made)
     provenance.must_be_of(pictures.identity, made)
-    chosen = results.ranked_episodes(rows, first, number)
-    masks = results.predictions_by_variant(prediction_paths, variants, chosen)
     iou = 100 * results.iou(rows).set_index(["variant", "episode"])["iou"]
+    chosen = {*results.ranked_episodes(rows, first, number), *besides}
+    chosen = sorted(chosen, key=lambda episode: (iou[first, episode], episode))
+    masks = results.predictions_by_variant(prediction_paths, variants, chosen)
     at = rows[rows["variant"] == first].set_index("episode")
     size = masks[first][chosen[0]].shape[0]
 

@@ -63,12 +63,12 @@ def _curves(measured, settings, column: str, xs, transform=lambda rows, values: 
     for number, variant, rows in groups(_ended_well(measured), settings):
         look = without_marker(styles[variant])
         values = transform(rows, np.stack(rows[column]))
-        mean, low, high = statistics.mean_and_interval(rows, values, positive)
+        mean, low, high = statistics.mean_and_interval(rows, values, settings["stated"], positive)
         axis, places = axes[0, number], xs(len(mean))
         axis.plot(places, mean, label=title_of(settings, variant), **look)
         axis.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
         ends.append(low)
-    legend(figure, axes, meaning("Shaded", np.concatenate(ends)) if ends else "")
+    legend(figure, axes, meaning("Shaded", np.concatenate(ends), settings) if ends else "")
     return figure, axes[0]
 
 
@@ -273,13 +273,15 @@ def iou_by_step(measured: pd.DataFrame | None, settings: dict):
         axis, look, domain = axes[0, number], styles[variant], rows["domain"].iloc[0]
         reference = measured[(measured["variant"] == baseline) & (measured["domain"] == domain)]
         if variant == baseline:
-            (level,) = statistics.list_miou_estimates(measurement.after_step(rows)).values()
+            (level,) = statistics.list_miou_estimates(
+                measurement.after_step(rows), settings["stated"]
+            ).values()
             baseline_at_0(axis, level, title_of(settings, baseline), look)
             continue
         steps, points = rows["step"].iloc[0], []
         for at in range(len(steps)):
             both = pd.concat([measurement.after_step(rows, at), measurement.after_step(reference)])
-            estimates = statistics.list_miou_estimates(both)
+            estimates = statistics.list_miou_estimates(both, settings["stated"])
             point = estimates[variant, domain]
             points.append(point - estimates[baseline, domain] if len(reference) else point)
         ys, (low, high) = [point.value for point in points], np.transpose([p.interval for p in points])
@@ -290,5 +292,5 @@ def iou_by_step(measured: pd.DataFrame | None, settings: dict):
     for axis in axes[0]:
         axis.set_xlabel("adaptation step")
     axes[0, 0].set_ylabel(points_label(measured["shot"].iloc[0], baseline))
-    legend(figure, axes, meaning("Shaded", np.concatenate(ends)) if ends else "")
+    legend(figure, axes, meaning("Shaded", np.concatenate(ends), settings) if ends else "")
     return figure

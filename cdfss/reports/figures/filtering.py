@@ -25,7 +25,7 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     if filtered is None:
         return lacking("a variant of HSNet")
     cells = filter_name(filtered["amplitude"], filtered["phase"])
-    estimates = statistics.list_miou_estimates(filtered.assign(cell=cells), "cell")
+    estimates = statistics.list_miou_estimates(filtered.assign(cell=cells), settings["stated"], "cell")
     paper = published_of("Fig. 1", filtered["shot"].iloc[0])
     figure, axes = panels(settings, height=1.75)
     changes = {key: estimate - estimates[NO_FILTER, key[1]] for key, estimate in estimates.items()}

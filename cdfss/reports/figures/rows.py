@@ -9,6 +9,7 @@ import pandas as pd
 
 from cdfss.evaluation import results
 from cdfss.reports import statistics
+from cdfss.reports.catalogue import words
 from cdfss.reports.figures.style import (
     BARS,
     GREY,
@@ -26,7 +27,6 @@ from cdfss.reports.figures.style import (
     points_label,
     title_of,
     without_marker,
-    words,
 )
 from cdfss.reports.statistics import Estimate
 
@@ -44,7 +44,7 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
     if not families or rows is None:
         return lacking("variants that differ in their learning rate alone. config/extended.yaml has some.")
     shot = settings["shots"][0]
-    estimates = statistics.miou_estimates(rows[rows["shot"] == shot])
+    estimates = statistics.miou_estimates(rows[rows["shot"] == shot], settings["stated"])
     over_seeds = {
         (name, domain): Estimate.mean(estimates[name, domain, shot, seed] for seed in settings["seeds"])
         for name, domain, *_ in estimates
@@ -79,7 +79,7 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
         axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
         axis.minorticks_off()
     axes[0, 0].set_ylabel(points_label(shot, baseline))
-    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1)))
+    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1), settings))
     return figure
 
 
@@ -89,7 +89,7 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
     Args:
         rows: with cost (`results.with_cost`).
     """
-    estimates = statistics.miou_estimates(rows)
+    estimates = statistics.miou_estimates(rows, settings["stated"])
     figure, axes = plt.subplots(
         1, len(settings["shots"]), figsize=(WIDTH, 2.9), squeeze=False, sharey=True, layout="constrained"
     )
@@ -118,7 +118,7 @@ def iou_by_seconds(rows: pd.DataFrame, settings: dict):
             )
         axis.set(xscale="log", xlabel="seconds an episode", title=f"{shot}-shot")
     axes[0, 0].set_ylabel("mIoU, %")
-    legend(figure, axes, meaning("Bars", ends))
+    legend(figure, axes, meaning("Bars", ends, settings))
     return figure
 
 
@@ -136,7 +136,7 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
     figure, axes = panels(settings, len(shots), 1.75, sharey=True)
     styles, ends = looks(settings), []
     variants = settings["shown"]["main"]
-    estimates = statistics.class_iou_estimates(rows[rows["variant"].isin(variants)])
+    estimates = statistics.class_iou_estimates(rows[rows["variant"].isin(variants)], settings["stated"])
     for line, shot in zip(axes, shots, strict=True):
         line[0].set_ylabel(f"{shot}-shot IoU, %")
         for axis, domain in zip(line, settings["domains"], strict=True):
@@ -169,7 +169,7 @@ def class_iou(rows: pd.DataFrame | None, settings: dict):
             else:
                 axis.set_xlabel(f"{len(names)} classes, by rank (no intervals)")
             axis.set_ylim(0, 100)
-    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1)) if ends else "")
+    legend(figure, axes, meaning("Bars", np.concatenate(ends, axis=1), settings) if ends else "")
     return figure
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy.ndimage import binary_erosion
 
-from cdfss.reports.catalogue import words  # noqa: F401
+from cdfss.reports import statistics
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
@@ -29,7 +29,6 @@ WIDTH = 6.75  # inches, two columns of a paper; still readable when shrunk to a 
 SMALL, TINY = 6.5, 5.5  # points
 COLUMNS_OF_LEGEND, SIGNS_OF_LEGEND = 5, 130
 BARS = {"fmt": "none", "elinewidth": 0.6, "capsize": 1.5}  # error bars without their points
-INTERVAL = "95 % interval, other lists from these pictures"
 matplotlib.rcParams.update(
     {
         "font.size": 7.5,
@@ -156,17 +155,21 @@ def picture_grid(rows: int, columns: int, in_width: int, height: float):
     return figure, axes
 
 
-def meaning(mark: str, ends) -> str:
+def meaning(mark: str, ends, settings: dict) -> str:
     """What the shadings or bars of a figure are, to stand in it.
 
     Args:
         mark: what is drawn, "Shaded".
+        settings: `Shown.table_settings`.
         ends: of all intervals, any shape; nan where a list has none.
     """
     known = np.isfinite(np.asarray(ends, float))
     if not known.any():
         return "No intervals: too few episodes."
-    return f"{mark}: {INTERVAL}." + ("" if known.all() else " Where none is drawn, too few episodes.")
+    about = statistics.in_words(settings["stated"], settings["domains"])
+    return f"{mark}: 95 % interval, {about}." + (
+        "" if known.all() else " Where none is drawn, too few episodes."
+    )
 
 
 def bars(estimates) -> np.ndarray:

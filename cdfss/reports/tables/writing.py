@@ -12,7 +12,6 @@ from tabulate import tabulate
 
 from cdfss.reports import page, statistics
 from cdfss.reports.catalogue import TABLES
-from cdfss.reports.statistics import READINGS
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
@@ -31,7 +30,7 @@ class Link(str):
     """The text of a cell that leads to an episode's picture on the page of the run.
 
     Attributes:
-        target: `anchor_of` the episode.
+        target: `page.anchor_of` the episode.
     """
 
     target: str
@@ -42,22 +41,9 @@ class Link(str):
         return link
 
 
-def anchor_of(domain: str, shot: int, episode: int) -> str:
-    """Where the page of a run has an episode of the first seed."""
-    return f"episode-{domain}-{shot}shot-{episode}"
-
-
 def about_intervals(settings: dict) -> str:
     """The note on what the intervals of a table are about."""
-    titles = settings["domains"]
-    stated = {
-        reading: [t for d, t in titles.items() if settings["stated"][d] == reading] for reading in READINGS
-    }
-    stated = {reading: names for reading, names in stated.items() if names}
-    about = "; ".join(
-        READINGS[reading] + (f" ({', '.join(names)})" if len(stated) > 1 else "")
-        for reading, names in stated.items()
-    )
+    about = statistics.in_words(settings["stated"], settings["domains"])
     several = len(settings["sources"]) > 1
     not_in = ["ACPA's first weights", "the order of a list that is tuned through"]
     not_in = [*([] if several else ["the source training, of which there is one"]), *not_in]
@@ -217,4 +203,4 @@ def changes(cell, name: str, form: str, settings: dict) -> str:
         text += f"; {format(cell[f'{name}_without'], form)}"
     domain, shot, seed, episode = cell[f"{name}_influential"].split()
     shown = cell.get("variant") in settings["pictured"] and int(seed) == settings["seeds"][0]
-    return Link(text, anchor_of(domain, int(shot), int(episode))) if shown else text
+    return Link(text, page.anchor_of(domain, int(shot), int(episode))) if shown else text

@@ -303,7 +303,7 @@ def test_the_baseline_is_the_one_by_the_published_rule_for_votes():
     by_rule = shown.table_settings()["variants"]
     assert [name for name in by_rule if by_rule[name]["published_vote"]] == ["baseline", "apm_s"]
     del values["variants"]["baseline"]
-    assert Shown(Jobs(configuration.parse(values))).baseline is None
+    assert Shown(Jobs(configuration.parse(values))).baseline == "majority"  # rather than none
 
 
 def test_rows_depend_on_the_rule_for_votes_where_it_is_another_than_before():

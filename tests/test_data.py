@@ -444,6 +444,21 @@ def test_the_digest_of_data_goes_by_names_sizes_and_masks_alone(settings, folder
     changes("a pair less")
 
 
+def test_the_digest_does_not_go_by_the_folder_in_a_root(settings, tmp_path):
+    for folder in ("one", "two/LungSegmentation"):
+        for kind, name in (("CXR_png", "a_1.png"), ("masks", "a_1_mask.png")):
+            for number in (1, 2):
+                file = tmp_path / folder / kind / name.replace("1", str(number))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.zeros((40, 40), np.uint8)
+                pixels[:20] = 255 if kind == "masks" else 90 + number
+                Image.fromarray(pixels).save(file)
+    first, second = (
+        prepared(settings, tmp_path / root, format="chestxray").digest for root in ("one", "two")
+    )
+    assert first == second
+
+
 def test_the_digest_does_not_go_by_the_order_of_files_or_classes(settings, tmp_path):
     isic(tmp_path, False)
     orders = (["nevus", "seborrheic_keratosis", "melanoma"], ["melanoma", "nevus", "seborrheic_keratosis"])

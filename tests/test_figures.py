@@ -215,7 +215,10 @@ def test_small_lists_are_drawn_without_intervals_and_say_so(measured):
         for draw in (features.iou_by_step, features.phase_differences, features.channel_magnitudes):
             figure = draw(few, SETTINGS)
             figure.draw_without_rendering()
-            assert figure.legends[0].get_title().get_text() == "No intervals: too few episodes."
+            assert (
+                figure.legends[0].get_title().get_text()
+                == "No intervals: too few episodes, or that change."
+            )
 
 
 def test_filtering_writes_miou_and_colours_differences():

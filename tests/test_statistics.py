@@ -435,6 +435,26 @@ def test_bands_of_positive_means_never_reach_zero():
     assert mean == pytest.approx(values.mean(0))
 
 
+def test_rounding_at_the_end_of_the_scale_is_no_doubt():
+    frame = rows(episodes=60)
+    frame["intersection_foreground"] = frame["union_foreground"]
+    assert estimates_of(frame)["a"].interval == pytest.approx((100, 100))
+
+
+def test_means_are_over_source_trainings():
+    frames = [rows("a", source=source).assign(x=float(source)) for source in (0, 1)]
+    assert statistics.mean_estimates(pd.concat(frames), "x")["a", "lungs"].value == 0.5
+
+
+def test_a_support_that_repeats_is_no_second_picture():
+    def error(supports):
+        frame = rows(episodes=40, classes=1, supports=supports)
+        return estimates_of(frame)["a"].spread_for("pictures")[0]
+
+    once = error([[f"s{n}", f"t{n}"] for n in range(40)])
+    assert error([[f"s{n}", f"s{n}"] for n in range(40)]) == pytest.approx(once, rel=0.02)
+
+
 def test_what_is_not_known_stays_unknown():
     known = estimates_of(rows())["a"]
     for one in (statistics.UNKNOWN, Estimate.mean([known, statistics.UNKNOWN]), known - statistics.UNKNOWN):

@@ -215,6 +215,53 @@ def test_a_difference_that_one_test_would_find_is_not_marked_among_many():
     assert not any(text.endswith("*") for text in marked)
 
 
+def test_of_one_domain_the_average_alone_is_of_the_family():
+    settings = table_settings(
+        {n: VARIANTS[n] for n in ("foreground", "baseline", "apm_s")}, ("lungs",), shots=[1]
+    )
+    cells = by_cell(tables.main_table(differing_by({"lungs": 1.0}, ("lungs",)), settings))
+    foreground = cells.loc[("foreground", "average", 1)]
+    assert foreground["gain_p_holm"] == pytest.approx(foreground["gain_p"])  # alone beside the primary
+    assert cells.drop(index=("foreground", "average", 1))["gain_p_holm"].isna().all()
+
+
+def test_where_the_primary_comparison_does_not_stand_it_is_one_of_the_family():
+    settings = table_settings({n: VARIANTS[n] for n in ("foreground", "baseline", "apm_s")}, shots=[1])
+    lines = differing_by({"lungs": 1.8, "cells": 0.5})
+    assert not np.isnan(
+        by_cell(tables.insertion_table(lines, settings)).loc[("apm_s", "average", 1)]["gain_p_holm"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("variants", "primary", "said"),
+    [
+        (("baseline", "apm_s"), {"variant": "baseline"}, "primary compares 'baseline' with itself"),
+        (("baseline", "apm_s"), {"against": "apm_s"}, "primary compares 'apm_s' with itself"),
+        (("baseline", "apm_s", "zero"), {"variant": "zero"}, "'zero' is not a main variant"),
+        (("foreground", "apm_s"), {"variant": "apm_s"}, "primary.against: this run has not a baseline"),
+        (("baseline", "foreground"), {"against": "baseline"}, "primary.variant: this run has not a main"),
+        (("baseline", "apm_s"), {"variant": "nothing"}, "'nothing' is not in variants"),
+    ],
+)
+def test_a_primary_comparison_that_cannot_be_shown_is_refused(variants, primary, said):
+    with pytest.raises(CdfssError, match=said):
+        table_settings({n: VARIANTS[n] for n in variants}, primary=primary)
+
+
+def test_the_baseline_is_main_whatever_it_says():
+    variants = {"baseline": {"main": False}, "apm_s": {"masker": "S"}}
+    settings = table_settings(variants, primary={"against": "baseline"})
+    assert settings["primary"] == {"variant": "apm_s", "against": "baseline"}
+
+
+def test_where_all_votes_are_of_another_rule_there_is_a_baseline_too():
+    variants = {"plain": {"vote": "mean"}, "apm_s": {"masker": "S", "vote": "mean"}}
+    settings = table_settings(variants)
+    assert (settings["baseline"], settings["variants"]["plain"]["kind"]) == ("plain", "baseline")
+    assert "plain" in settings["shown"]["cost"]
+
+
 def test_another_primary_comparison_can_be_named():
     variants = {n: VARIANTS[n] for n in ("foreground", "baseline", "apm_s")}
     settings = table_settings(variants, shots=[1], primary={"variant": "foreground", "against": "apm_s"})
@@ -282,7 +329,11 @@ def test_source_trainings_are_averaged_and_their_spread_is_told():
     assert (cell["sources"], cell["episodes"]) == (3, 24)
     assert cell["miou_training_low"] < cell["miou_low"] < cell["miou_high"] < cell["miou_training_high"]
     headings = [line[0] for line in of_shot(table, 1).lines]
-    assert headings.count("sd over source trainings") == headings.count("another source training") == 2
+    assert headings.count("sd over source trainings") == 2
+    assert headings.count("mIoU, for the mean over other source trainings") == 2
+    assert headings.count("difference, for the mean over other source trainings") == 1
+    notes = " ".join(table.notes)
+    assert "the source training, of which there are 3" in notes
     rows_of = pd.DataFrame(lines)
     with pytest.raises(CdfssError, match="apm_s, lungs, 1-shot, seed 0, source seed 2"):
         tables.main_table(rows_of[(rows_of["source"] != 2) | (rows_of["variant"] != "apm_s")], settings)

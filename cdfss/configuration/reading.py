@@ -6,8 +6,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.mistakes import in_words
 from cdfss.configuration.schema import Configuration
+from cdfss.configuration.shown import Shown
 from cdfss.errors import CdfssError
 
 DEFAULT = Path("config/config.yaml")
@@ -20,10 +22,12 @@ def parse(values: dict[str, Any]) -> Configuration:
         CdfssError: one line per mistake: the key, what was given, what is allowed.
     """
     try:
-        return Configuration.model_validate(values)
+        run = Configuration.model_validate(values)
     except ValidationError as error:
         lines = in_words(error, values)
         raise CdfssError("configuration:\n" + "\n".join(f"  {line}" for line in lines)) from error
+    _ = Shown(Jobs(run)).primary  # which may name what table 1 cannot show
+    return run
 
 
 def load(path: str | Path) -> Configuration:

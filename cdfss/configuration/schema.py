@@ -406,10 +406,6 @@ class Configuration(Section):
             name = getattr(self.primary, key)
             if name is not None:
                 _known(f"primary.{key}", name, self.variants, "variants")
-                if not self.variants[name].main:
-                    raise ValueError(f"primary.{key}: {name!r} is not a main variant, so table 1 lacks it")
-        if self.primary.variant is not None and self.primary.variant == self.primary.against:
-            raise ValueError(f"primary compares {self.primary.variant!r} with itself; name two variants")
         for name, entry in self.variants.items():
             least = entry.method_class.least_supports
             few = [shot for shot in self.shots if shot < least]

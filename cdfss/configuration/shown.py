@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from cdfss.configuration.jobs import Jobs
+from cdfss.errors import CdfssError
 from cdfss.methods.hsnet.method import Method as HSNet
 from cdfss.running.provenance import digest
 
@@ -34,6 +35,10 @@ class Shown:
 
     def kind_of(self, variant: str) -> str:
         """What a variant is, for the tables that are about one kind: an entry of `catalogue.KINDS`."""
+        return "baseline" if variant == self.baseline else self._kind_of(variant)
+
+    def _kind_of(self, variant: str) -> str:
+        """The same, whether or not there is another baseline."""
         entry = self.run.variants[variant]
         if not issubclass(entry.method_class, HSNet):
             return "other" if entry.method_class.looks else "trivial"
@@ -96,18 +101,49 @@ class Shown:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The variant that others are compared with: the first that is the source model as it is."""
-        as_it_is = [name for name in self.run.variants if self.kind_of(name) == "baseline"]
-        untuned = [name for name in as_it_is if not self.run.variants[name].settings.tuned_parts]
-        return next(iter(untuned + as_it_is), None)
+        """The variant that others are compared with: the first that is the source model as it is.
+
+        One with another rule for votes where there is none with the published one.
+        """
+        for kind in ("baseline", "vote"):
+            as_it_is = [name for name in self.run.variants if self._kind_of(name) == kind]
+            untuned = [name for name in as_it_is if not self.run.variants[name].settings.tuned_parts]
+            if as_it_is:
+                return next(iter(untuned + as_it_is))
+        return None
 
     @cached_property
     def primary(self) -> dict[str, str] | None:
-        """The comparison that the run is about; by default of the last main variant with APM, tuned."""
+        """The comparison that the run is about; by default of the last main variant with APM, tuned.
+
+        Raises:
+            CdfssError: when one is asked for that table 1 cannot show.
+        """
         asked = self.run.primary
         modules = [name for name in self.by_subject["main"] if self.kind_of(name) == "modules"]
-        variant, against = asked.variant or next(iter(modules[::-1]), None), asked.against or self.baseline
-        return {"variant": variant, "against": against} if variant and against else None
+        found = {
+            "variant": asked.variant or next(iter(modules[::-1]), None),
+            "against": asked.against or self.baseline,
+        }
+        wanted = {key: name for key, name in found.items() if getattr(asked, key)}
+        for key, name in found.items():
+            if name is None and wanted:
+                lacks = "a main variant with APM that is tuned" if key == "variant" else "a baseline"
+                raise CdfssError(
+                    f"configuration:\n  primary.{key}: this run has not {lacks}, which it would be by "
+                    f"default; name one of {', '.join(self.by_subject['main'])}"
+                )
+        for key, name in wanted.items():
+            if name not in self.by_subject["main"]:
+                raise CdfssError(
+                    f"configuration:\n  primary.{key}: {name!r} is not a main variant, so that table 1 "
+                    f"lacks it; set main: true there, or name one of {', '.join(self.by_subject['main'])}"
+                )
+        if wanted and found["variant"] == found["against"]:
+            raise CdfssError(
+                f"configuration:\n  primary compares {found['variant']!r} with itself; name two variants"
+            )
+        return found if all(found.values()) and found["variant"] != found["against"] else None
 
     def table_settings(self) -> dict[str, Any]:
         """What tables and figures need to know of the run, as plain values."""

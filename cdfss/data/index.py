@@ -131,7 +131,7 @@ class Prepared:
         if masks is not None:
             columns = zip(rows["image"], rows["height"], rows["width"], rows["mask"], rows["mask_value"])
             lines = sorted(
-                f"{image} {height} {width} {'' if pd.isna(value) else int(value)} {masks[mask]}"
+                f"{Path(image).name} {height} {width} {'' if pd.isna(value) else int(value)} {masks[mask]}"
                 for image, height, width, mask, value in columns
             )
             digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -18,10 +18,11 @@ from cdfss.errors import CdfssError
 from cdfss.evaluation import results
 
 COVERAGE = 0.95
+SIGNIFICANT = 0.05  # p values below
 READINGS = {
     "lists": "new lists of this size, drawn from these pictures",
     "pictures": "new pictures of these domains",
-    "training": "another source training",
+    "training": "the mean over other source trainings",
 }
 
 # Below these no interval is given, since none holds the truth as often as it says (docs/results.md).
@@ -260,10 +261,10 @@ class Estimate:
         if self.reason if reading is None else self.reason_for(reading):
             return np.nan, np.nan
         error, freedom = self.spread_for(reading)
-        if error == 0:
+        low, high = self.limits
+        if error <= 1e-9 * max(1.0, abs(self.value)) or not low < self.value < high:
             return self.value, self.value
         half = stats.t.ppf((1 + COVERAGE) / 2, freedom) * error
-        low, high = self.limits
         if not np.isfinite([low, high]).all():
             return self.value - half, self.value + half
         # On the scale of log odds, which no end of an interval leaves, and on which means are less skewed.
@@ -422,7 +423,10 @@ def _of_pictures(lists: Sequence[tuple[EpisodeList, np.ndarray]]) -> tuple[float
         for picture in (query, *supports):
             of_all += np.bincount(picture, scaled, used)
         own += (scaled**2).sum()
-        extra += len(supports) * (scaled**2).sum()
+        # How often an episode's own square is counted there: k + 1 times, more where supports repeat.
+        rows = numbers[begin:end].reshape(list_.pictures.shape)
+        times = (rows[:, :, None] == rows[:, None, :]).sum((1, 2))
+        extra += ((times - 1) * scaled**2).sum()
         classes |= set(list_.class_id)
         begin = end
     few = used / (used - 1) if used > 1 else np.nan
@@ -625,7 +629,7 @@ def mean_estimates(
         CdfssError: as `list_miou_estimates`.
     """
     _must_be_one_list_a_domain(rows)
-    return {
-        (name, list_.domain): Estimate([(1.0, Measured.mean(list_, source, part[column]))], stated=stated)
-        for name, list_, source, part in _by_list(rows, within)
-    }
+    terms: dict[tuple, list[Measured]] = {}
+    for name, list_, source, part in _by_list(rows, within):
+        terms.setdefault((name, list_.domain), []).append(Measured.mean(list_, source, part[column]))
+    return _over_sources(terms, (-np.inf, np.inf), stated)

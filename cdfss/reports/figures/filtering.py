@@ -9,14 +9,13 @@ from cdfss.reports.figures.style import SMALL, lacking, legend, panels
 from cdfss.reports.tables.quoted import published_of
 
 BANDS = ("all", "high", "low")  # the paper's order
-SIGNIFICANT = 0.05
 
 
 def filtering(filtered: pd.DataFrame | None, settings: dict):
     """The source model's mIoU when frequencies of the pictures are removed, 3 x 3 per domain.
 
     Colour is the paired difference from no filter; a star marks one whose p, adjusted by Holm for all
-    that the figure shows, is below SIGNIFICANT.
+    that the figure shows, is below `statistics.SIGNIFICANT`.
 
     Args:
         filtered: rows of `measurement.FILTERED`; None if the run has no model.
@@ -31,7 +30,7 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     changes = {key: estimate - estimates[NO_FILTER, key[1]] for key, estimate in estimates.items()}
     compared = [key for key in changes if key[0] != NO_FILTER]
     adjusted = statistics.holm([changes[key].p for key in compared])
-    stars = {key for key, p in zip(compared, adjusted, strict=True) if p < SIGNIFICANT}
+    stars = {key for key, p in zip(compared, adjusted, strict=True) if p < statistics.SIGNIFICANT}
     limit = max(1.0, *(abs(change.value) for change in changes.values()))
     for axis, domain in zip(axes[0], settings["domains"], strict=True):
         names = [[filter_name(amplitude, phase) for phase in BANDS] for amplitude in BANDS]
@@ -55,8 +54,8 @@ def filtering(filtered: pd.DataFrame | None, settings: dict):
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label(f"{filtered['shot'].iloc[0]}-shot mIoU − no filter, points")
     if np.isnan(adjusted).all():
-        note = "No stars: too few episodes."
+        note = "No stars: too few episodes, or that change."
     else:
-        note = f"*: p < {SIGNIFICANT:g}, adjusted by Holm for all {len(compared)} differences."
+        note = f"*: p < {statistics.SIGNIFICANT:g}, adjusted by Holm for all {len(compared)} differences."
     legend(figure, [], note)
     return figure

@@ -165,10 +165,10 @@ def meaning(mark: str, ends, settings: dict) -> str:
     """
     known = np.isfinite(np.asarray(ends, float))
     if not known.any():
-        return "No intervals: too few episodes."
+        return "No intervals: too few episodes, or that change."
     about = statistics.in_words(settings["stated"], settings["domains"])
     return f"{mark}: 95 % interval, {about}." + (
-        "" if known.all() else " Where none is drawn, too few episodes."
+        "" if known.all() else " Where none is drawn, too few episodes, or that change."
     )
 
 

@@ -19,6 +19,7 @@ from cdfss.reports.tables.writing import (
     as_cells,
     changes,
     columns_of,
+    says_it_twice,
     title_of,
     with_interval,
 )
@@ -176,7 +177,7 @@ def similarity_table(measured: pd.DataFrame | None, settings: dict) -> Table:
             if settings["published"]:
                 line["published"] = np.mean([paper.get((variant, domain), np.nan) for domain in group])
             lines.append(line)
-    adjust(lines, ["gain"])
+    adjust(lines, ["gain"], lambda line: says_it_twice(line, settings))
     for variant in measured["variant"].unique():
         mine = [line for line in lines if line["variant"] == variant]
         heading = settings["variants"][variant]["title"]

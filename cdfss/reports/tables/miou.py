@@ -24,6 +24,7 @@ from cdfss.reports.tables.writing import (
     as_cells,
     changes,
     columns_of,
+    says_it_twice,
     title_of,
     with_interval,
 )
@@ -59,7 +60,9 @@ def missing_kinds(settings: dict, shown: str, kinds: Iterable[str]) -> list[str]
     return [f"Not in this table: {'; '.join(lacks)}. {where}."]
 
 
-def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.DataFrame:
+def miou_numbers(
+    rows: pd.DataFrame, settings: dict, variants: list[str], primary: bool = False
+) -> pd.DataFrame:
     """mIoU in long form: a line per (variant, domain or "average", shot).
 
     Columns: miou and gain (over the baseline, paired) in percent and percentage points, each with what
@@ -71,6 +74,7 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
     Args:
         rows: evaluation rows.
         settings: `Shown.table_settings`.
+        primary: whether the primary comparison stands by itself and not among all others.
 
     Raises:
         CdfssError: names the combinations that have no rows; and as `statistics.miou_estimates`.
@@ -110,7 +114,11 @@ def miou_numbers(rows: pd.DataFrame, settings: dict, variants: list[str]) -> pd.
                     line["published"] = np.mean(values)
                     line["published_difference"] = line["miou"] - line["published"]
                 lines.append(line)
-    adjust(lines, ["gain"], lambda line: _is_primary(line, settings))
+    adjust(
+        lines,
+        ["gain"],
+        lambda line: says_it_twice(line, settings) or (primary and _is_primary(line, settings)),
+    )
     return pd.DataFrame(lines)
 
 
@@ -185,7 +193,8 @@ def primary_section(rows: pd.DataFrame, settings: dict) -> Section | None:
     )
     titles = [settings["variants"][name]["title"] for name in (variant, against)]
     section.add([" − ".join(titles), *(with_interval(c, "gain", "+.2f") for c in cells)])
-    section.add(["p", *as_cells([c["gain_p"] for c in cells], ".3g")], "detail")
+    said = ((c["gain_why"] and f"none: {c['gain_why']}") or f"{c['gain_p']:.3g}" for c in cells)
+    section.add(["p", *said], "detail")
     section.add([CHANGED, *(changes(c, "gain", "+.2f", settings) for c in cells)], "detail")
     return section
 
@@ -212,10 +221,12 @@ def miou_sections(
                 if mine[0][f"{kind}s"] > 1:
                     spread = as_cells([c[f"{kind}_sd"] for c in mine], ".2f")
                     section.add([heading, *spread], "detail")
-            if mine[0]["sources"] > 1:
-                ends = ([c[f"miou_training_{end}"] for end in ("low", "high")] for c in mine)
+            names = [n for n in ("miou", "gain") if not np.isnan(mine[0].get(n, np.nan))]
+            for name in names if mine[0]["sources"] > 1 else []:
+                ends = ([c[f"{name}_training_{end}"] for end in ("low", "high")] for c in mine)
                 shown = ("" if np.isnan(low) else f"[{low:.2f}, {high:.2f}]" for low, high in ends)
-                section.add([READINGS["training"], *shown], "detail")
+                of_it = "mIoU" if name == "miou" else "difference"
+                section.add([f"{of_it}, for {READINGS['training']}", *shown], "detail")
             if settings["published"] and not np.isnan([c["published"] for c in mine]).all():
                 section.add(["quoted: paper", *as_cells([c["published"] for c in mine], ".2f")], "detail")
                 difference = as_cells([c["published_difference"] for c in mine], "+.2f")
@@ -242,7 +253,7 @@ def _miou_table(
     if rows is None:
         lacks = [*notes, *missing_kinds(settings, shown, ["baseline"])]
         return Table(number, title_of(number, settings), pd.DataFrame(), [], lacks)
-    numbers = miou_numbers(rows, settings, settings["shown"][shown])
+    numbers = miou_numbers(rows, settings, settings["shown"][shown], primary=number == 1)
     about = [MIOU, about_intervals(settings), GAINS, PROTOCOL]
     if settings["baseline"] is None:
         about.remove(GAINS)
@@ -309,7 +320,9 @@ def unseen(rows: pd.DataFrame, settings: dict) -> list[str]:
 
     Masks of supports alone decide it, so that all variants of HSNet agree.
     """
-    known = rows[rows["supports_unseen"].notna()].drop_duplicates(["domain", "shot", "seed", "episode"])
+    of_hsnet = {name for name, v in settings["variants"].items() if v["kind"] not in ("other", "trivial")}
+    known = rows[rows["supports_unseen"].notna() & rows["variant"].isin(of_hsnet)]
+    known = known.drop_duplicates(["domain", "shot", "seed", "episode"])
     named = []
     for (domain, title), shot in product(settings["domains"].items(), settings["shots"]):
         mine = known[(known["domain"] == domain) & (known["shot"] == shot)]

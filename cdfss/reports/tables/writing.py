@@ -16,13 +16,12 @@ from cdfss.running import provenance
 from cdfss.running.files import replacing
 
 AVERAGE = "average"
-SIGNIFICANT = 0.05
 CHANGED = "episodes changed; without one"
 GAINS = (
     "Lines that begin with a minus sign: paired difference on the same episodes, with its interval. "
-    f"*: below {SIGNIFICANT} by a two-sided t test after Holm's correction for all such differences of the "
-    "table. Below each: how many episodes are not the same in both, and the difference without the one "
-    "episode that moves it most."
+    f"*: below {statistics.SIGNIFICANT} by a two-sided t test after Holm's correction for all such "
+    "differences of the table. Below each: how many episodes are not the same in both, and the difference "
+    "without the one episode that moves it most."
 )
 
 
@@ -44,13 +43,19 @@ class Link(str):
 def about_intervals(settings: dict) -> str:
     """The note on what the intervals of a table are about."""
     about = statistics.in_words(settings["stated"], settings["domains"])
-    several = len(settings["sources"]) > 1
-    not_in = ["ACPA's first weights", "the order of a list that is tuned through"]
-    not_in = [*([] if several else ["the source training, of which there is one"]), *not_in]
+    trainings = len(settings["sources"])
+    of_training = (
+        f"the source training, of which there are {trainings} (lines and columns of their own)"
+        if trainings > 1
+        else "the source training, of which there is one"
+    )
+    shared = "pictures" in settings["stated"].values()
+    together = "; for new pictures, episodes that share one are taken together" if shared else ""
     return (
         "In brackets: 95 % interval, from leaving out one episode at a time within each class (classes of "
-        f"a single episode together) and Student's t. It is about {about}. Not in it: the chance of "
-        f"{', of '.join(not_in)}. A number without brackets has no interval that would hold: of fewer than "
+        f"a single episode together{together}) and Student's t. It is about {about}. Not in it: the "
+        f"chance of {of_training}, of ACPA's first weights, of the order of a list that is tuned through. "
+        "A number without brackets has no interval that would hold: of fewer than "
         f"{statistics.LEAST_EPISODES} episodes, or a difference that comes down to fewer than "
         f"{statistics.LEAST_CHANGES}; columns *_why of the .csv say which, and others there have the "
         "intervals of other readings."
@@ -174,18 +179,24 @@ def with_interval(cell, name: str, form: str = ".2f") -> str:
     """
     if np.isnan(cell[name]):
         return ""
-    star = "*" if cell.get(f"{name}_p_holm", np.nan) < SIGNIFICANT else ""
+    star = "*" if cell.get(f"{name}_p_holm", np.nan) < statistics.SIGNIFICANT else ""
     if np.isnan(cell[f"{name}_low"]):
         return format(cell[name], form)
     low, high = (format(cell[f"{name}_{end}"], form) for end in ("low", "high"))
     return f"{format(cell[name], form)} [{low}, {high}]{star}"
 
 
+def says_it_twice(line: dict, settings: dict) -> bool:
+    """Whether a line is of the only domain, of which the average says the same."""
+    return len(settings["domains"]) == 1 and line["domain"] != AVERAGE
+
+
 def adjust(lines: list[dict], names: Iterable[str], apart=lambda line: False) -> None:
     """Give lines `name_p_holm` for the `Difference.columns` of these names, one family of comparisons.
 
     Args:
-        apart: whether a line's differences are not of the family, as the primary comparison is not.
+        apart: whether a line's differences are not of the family, as the primary comparison is not, nor
+            what `says_it_twice`.
     """
     cells = [(line, name) for name in names for line in lines if f"{name}_p" in line and not apart(line)]
     for (line, name), p in zip(cells, statistics.holm([line[f"{name}_p"] for line, name in cells])):

@@ -274,6 +274,13 @@ def test_a_difference_of_nothing_has_no_interval():
     gain = found["b"] - found["a"]
     assert (gain.value, gain.changed, gain.influential, gain.without) == (0, 0, None, 0)
     assert gain.reason == "no episode changed"
+    # Nor does rounding leave a sign.
+    generator = np.random.RandomState(0)
+    lists = [rows("a", domain=name, drawn=generator.randint(99)) for name in "wxyz"]
+    both = [*lists, *(frame.assign(variant="b") for frame in lists)]
+    found = statistics.miou_estimates(pd.concat(both, ignore_index=True))
+    means = [Estimate.mean(found[name, domain, 1, 0] for domain in "wxyz") for name in "ab"]
+    assert f"{(means[1] - means[0]).value:+.2f}" == "+0.00"
 
 
 def test_numbers_of_different_lists_are_not_subtracted():

@@ -332,6 +332,8 @@ class Difference(Estimate):
             key = one.list.key
             self._steps[key] = self._steps.get(key, 0.0) + weight * one.steps_to(another)
             self._changed[key] = self._changed.get(key, False) | (one.parts != another.parts).any(1)
+        if self.terms and not self.changed:
+            self.value = 0.0  # not what rounding leaves of it, which may have a sign
 
     @property
     def changed(self) -> int:

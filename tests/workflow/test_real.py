@@ -44,8 +44,12 @@ def test_real_pictures_end_in_a_table(project):
     project.run("--cores", "2", "--configfile", name)
     table = pd.read_csv(project.folder / "results" / "table1.csv")
     miou = table.set_index(["variant", "domain"])["miou"]
-    assert (table["miou_low"] <= table["miou"]).all()
-    assert (table["miou"] <= table["miou_high"]).all()
+    # Fifteen episodes have no interval, those of all four domains together do.
+    average = table["domain"] == "average"
+    assert (table["miou_low"] <= table["miou"])[average].all()
+    assert (table["miou"] <= table["miou_high"])[average].all()
+    assert table.loc[~average, "miou_low"].isna().all()
+    assert set(table.loc[~average, "miou_why"]) == {"15 episodes are fewer than 20"}
     assert len(miou) == 6 * 5
     assert miou.between(0, 100).all()
     # Facts of these pictures, whatever the model: lungs lie alike, the copied mask finds them.

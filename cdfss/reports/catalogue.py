@@ -65,20 +65,17 @@ FIGURES = {
         "mIoU (%) of the source model when all, the high or the low frequencies of the amplitude (rows) "
         "and the phase (columns) of support and query pictures are kept. Colour: difference from no "
         "filter; star: p below 0.05, adjusted by Holm for all differences of all domains here. In "
-        "brackets the "
-        "paper's values, where they are shown. The radius and the filling are settings (analysis.radius, "
-        "analysis.fill). " + ONE_LIST,
+        "brackets the paper's values, where they are shown. The radius and the filling are settings "
+        "(analysis.radius, analysis.fill). " + ONE_LIST,
     ),
     "channel_magnitudes": Entry(
         "Mean magnitude of the channels, sorted",
         "figure 2",
         ("features",),
         "Mean absolute value of each channel of the query's last stride-32 map over its positions, "
-        "divided by the mean of all channels. Ranks are those of other episodes than the values: "
-        "each half of "
-        "the episodes is sorted by the other one, so that channels that differ by chance alone lie "
-        "flat at 1. "
-        "Neighbouring ranks in 48 groups. Shaded: 95 % interval of the mean. " + ONE_LIST,
+        "divided by the mean of all channels. Ranks are those of other episodes than the values: each half "
+        "of the episodes is sorted by the other one, so that channels that differ by chance alone lie flat "
+        "at 1. Neighbouring ranks in 48 groups. Shaded: 95 % interval of the mean. " + ONE_LIST,
     ),
     "phase_differences": Entry(
         "Phase differences between channels",
@@ -120,17 +117,15 @@ FIGURES = {
         ("features",),
         "Paired difference of mIoU from the baseline on the same analysed episodes, on the way of the "
         "adaptation; the baseline's own mIoU stands above. Step 0 is insertion alone. Shaded: 95 % "
-        "intervals "
-        "of the differences. Without a baseline: mIoU itself. " + ONE_LIST,
+        "intervals of the differences. Without a baseline: mIoU itself. " + ONE_LIST,
     ),
     "iou_by_learning_rate": Entry(
         "mIoU against learning rate",
         "",
         ("rates",),
         "Paired difference of mIoU from the baseline, whose own mIoU stands above, of variants that differ "
-        "in their learning rate alone. Bars: 95 % intervals of the differences. Filled: the "
-        "main variant's rate, which the paper sets by hand for each domain. The first of `shots`, all "
-        "`seeds`.",
+        "in their learning rate alone. Bars: 95 % intervals of the differences. Filled: the main variant's "
+        "rate, which the paper sets by hand for each domain. The first of `shots`, all `seeds`.",
     ),
     "iou_by_seconds": Entry(
         "mIoU against seconds an episode",
@@ -154,9 +149,8 @@ FIGURES = {
         "",
         ("main",),
         "Each point is an episode: its foreground IoU with the baseline and with the variant. Shares of "
-        "episodes that are better, worse and the same; same (grey): less than 0.1 points or one "
-        "pixel apart. "
-        "The first of `seeds`.",
+        "episodes that are better, worse and the same; same (grey): less than 0.1 points or one pixel "
+        "apart. The first of `seeds`.",
     ),
 }
 EPISODE_GRID = Entry(

@@ -9,8 +9,7 @@ from cdfss.reports.tables.writing import Section, Table, as_cells, title_of
 def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
     """Table 6: mIoU, parameters, seconds per episode, memory of each variant and device, over all domains.
 
-    The factor is the median over episodes of a
-    variant's seconds over the baseline's on the same episode.
+    The factor is the median over episodes of a variant's seconds over the baseline's on the same episode.
     """
     variants, baseline = settings["shown"]["cost"], settings["baseline"]
     must_have_rows(rows, settings, variants)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cdfss.data import metrics
 from cdfss.errors import CdfssError
 from cdfss.evaluation import results
 
@@ -231,7 +230,7 @@ class Estimate:
                 return f"{len(pictures)} pictures of {domain} are fewer than {LEAST_PICTURES}"
         return ""
 
-    @property
+    @cached_property
     def reason(self) -> str:
         """Why `interval` is not known."""
         readings = {self.stated.get(list_.domain, "lists") for list_, _ in self._lists.values()} or {
@@ -357,7 +356,7 @@ class Difference(Estimate):
             moves[term.list.key] = moves.get(term.list.key, 0.0) + weight * term.moves
         return moves
 
-    @property
+    @cached_property
     def influential(self) -> tuple[str, int, int, int] | None:
         """(domain, shot, seed, episode) of the one without which the difference moves most, if any."""
         best, most = None, 0.0
@@ -420,14 +419,13 @@ def _of_pictures(lists: Sequence[tuple[EpisodeList, np.ndarray]]) -> tuple[float
         # Squares of these add up to the variance for new lists.
         scaled = deviations / np.sqrt(list_.size * np.maximum(list_.size - 1, 1))
         end = begin + list_.pictures.size
-        query, *supports = numbers[begin:end].reshape(list_.pictures.shape).T
-        of_queries += np.bincount(query, scaled, used)
-        for picture in (query, *supports):
+        pictures = numbers[begin:end].reshape(list_.pictures.shape)  # (N, 1 + k), the query first
+        of_queries += np.bincount(pictures[:, 0], scaled, used)
+        for picture in pictures.T:
             of_all += np.bincount(picture, scaled, used)
         own += (scaled**2).sum()
         # How often an episode's own square is counted there: k + 1 times, more where supports repeat.
-        rows = numbers[begin:end].reshape(list_.pictures.shape)
-        times = (rows[:, :, None] == rows[:, None, :]).sum((1, 2))
+        times = (pictures[:, :, None] == pictures[:, None, :]).sum((1, 2))
         extra += ((times - 1) * scaled**2).sum()
         classes |= set(list_.class_id)
         begin = end
@@ -563,9 +561,7 @@ def _over_sources(terms: dict[tuple, list[Measured]], limits, stated) -> dict[tu
 
 def _percent_iou(list_: EpisodeList, source: int | None, rows: pd.DataFrame) -> Measured:
     intersection, union = results.counts(rows)
-    term = Measured.ratio(list_, source, intersection[:, 1], union[:, 1])
-    assert np.isclose(term.value, metrics.mean_iou(intersection, union, list_.class_id))
-    return term.scaled(100)
+    return Measured.ratio(list_, source, intersection[:, 1], union[:, 1]).scaled(100)
 
 
 def miou_estimates(

@@ -83,8 +83,6 @@ def miou_numbers(
     must_have_rows(rows, settings, variants)
     estimates = statistics.miou_estimates(rows, settings["stated"])
     scores = other_scores(rows)
-    episodes = rows.groupby(["variant", "domain", "shot", "source"], dropna=False).size()
-    episodes = episodes.groupby(["variant", "domain", "shot"]).first()
     paper = published("10").set_index(["method", "domain", "shot"])["value"]
     lines = []
     for variant in variants:
@@ -105,7 +103,7 @@ def miou_numbers(
                     score: np.mean([of_all[variant, *key] for key in keys])
                     for score, of_all in scores.items()
                 }
-                line["episodes"] = sum(episodes[variant, domain, shot] for domain in domains)
+                line["episodes"] = mine.episodes
                 for kind, values in (("seed", by_seed), ("source", list(mine.by_source.values()))):
                     line[f"{kind}s"] = len(values)
                     line[f"{kind}_sd"] = np.std(values, ddof=1) if len(values) > 1 else np.nan

@@ -12,6 +12,7 @@ from cdfss.running import provenance
 METHODS = {
     "hsnet": ("cdfss.methods.hsnet.method", "Method"),
     "ridge": ("cdfss.methods.ridge", "Ridge"),
+    "propagation": ("cdfss.methods.propagation", "Propagation"),
     "prototypes": ("cdfss.methods.prototypes", "Prototypes"),
     "foreground": ("cdfss.methods.trivial", "Foreground"),
     "copy": ("cdfss.methods.trivial", "Copy"),

@@ -59,28 +59,47 @@ class Ridge(contract.Method):
         """Solve for E episodes: pictures (E, k, S, S, 3) uint8 and masks (E, k, S, S) bool."""
         import torch
 
-        from cdfss.methods import regression
         from cdfss.running.precision import float32
 
         contract.refuse_one_class(masks)
-        side = self.settings.cells
         with torch.inference_mode():
             views = self._views(pictures)
         with torch.inference_mode(), float32(self.given.device):
-            cells = self._cells(views)  # (E, k, views * cells, D)
-            shares = torch.from_numpy(masks).to(cells).flatten(0, 1)[:, None]
-            shares = regression.resized_to(shares, side).reshape(*masks.shape[:2], -1)
-            shares = shares.repeat(1, 1, cells.shape[2] // shares.shape[2])  # the same in every view
-            # Sums of squares are taken about a point amid the cells: they keep more digits.
-            self.centre_ = cells.mean((1, 2))  # (E, D)
-            of_supports = regression.moments(self._centred(cells), shares, 1 - shares)  # (E, k, ...)
-            choice = self.settings.penalties if masks.shape[1] > 1 else self.settings.penalties[:1]
-            self.penalties_ = regression.best_penalties(of_supports, choice)  # (E,)
-            self.moments_ = of_supports.sum(1)
-            self.weights_, self.offset_ = regression.solve(self.moments_, self.penalties_)
+            self._learn(views, torch.from_numpy(masks).to(self.given.device).float())
 
     def predict(self, pictures: np.ndarray) -> contract.Prediction:
-        """Segment n queries of each episode, each by itself: pictures (E, n, S, S, 3) uint8.
+        """Segment n queries of each episode, each by itself: pictures (E, n, S, S, 3) uint8."""
+        import torch
+
+        from cdfss.methods import regression
+        from cdfss.running.precision import float32
+
+        how = self.settings.own, self.settings.prior
+        with torch.inference_mode():
+            views = self._views(pictures)
+        with torch.inference_mode(), float32(self.given.device):
+            scores = self._scores(views, pictures.shape[2]).cpu().numpy()  # (E, n, S, S)
+        thresholds = np.array([[regression.threshold(s, *how) for s in of] for of in scores])
+        margins = scores - thresholds[..., None, None].astype(np.float32)
+        # The supports' classes lie at -1 and +1, where this gives 0.12 and 0.88.
+        return contract.Prediction(expit(2 * margins))
+
+    def _learn(self, views: list[list], masks) -> None:
+        """Solve for the supports: views as `_views` gives them, masks (E, k, S, S) float."""
+        from cdfss.methods import regression
+
+        cells = self._cells(views)  # (E, k, views * cells, D)
+        shares = self._shares(masks).repeat(1, 1, len(views))  # the same in every view
+        # Sums of squares are taken about a point amid the cells: they keep more digits.
+        self.centre_ = cells.mean((1, 2))  # (E, D)
+        of_supports = regression.moments(self._centred(cells), shares, 1 - shares)  # (E, k, ...)
+        choice = self.settings.penalties if masks.shape[1] > 1 else self.settings.penalties[:1]
+        self.penalties_ = regression.best_penalties(of_supports, choice)  # (E,)
+        self.moments_ = of_supports.sum(1)
+        self.weights_, self.offset_ = regression.solve(self.moments_, self.penalties_)
+
+    def _scores(self, views: list[list], size: int):
+        """Scores of queries (E, n, size, size), the supports' classes at -1 and +1.
 
         Each query is solved for twice: its cells of which the first solution is most sure are added to
         the supports', since they show the object as it looks in this picture.
@@ -88,37 +107,31 @@ class Ridge(contract.Method):
         import torch
 
         from cdfss.methods import regression
-        from cdfss.running.precision import float32
 
-        size = pictures.shape[2]
-        how = self.settings.own, self.settings.prior
-        with torch.inference_mode():
-            views = self._views(pictures)
-        with torch.inference_mode(), float32(self.given.device):
-            cells = self._centred(self._cells(views))  # (E, n, views * cells, D)
-            first = torch.einsum("envd,ed->env", cells, self.weights_) + self.offset_[:, None, None]
-            first = first.unflatten(-1, (len(views), -1)).mean(-2).cpu().numpy()  # (E, n, cells)
-            sure = [
-                [regression.confident(s, self.settings.own * regression.otsu(s)) for s in of]
-                for of in first
-            ]
-            sure = torch.from_numpy(np.array(sure)).to(cells)  # (E, n, 2, cells), foreground first
-            sure = sure.repeat(1, 1, 1, len(views))
-            more = regression.moments(cells, sure[:, :, 0], sure[:, :, 1])
-            known = regression.Moments(*(part[:, None] for part in self.moments_))
-            # (E, n, D) and (E, n)
-            weights, offset = regression.solve(known.plus(more), self.penalties_[:, None])
-            # The first keeps the second from following its own mistakes.
-            share = self.settings.second
-            weights = share * weights + (1 - share) * self.weights_[:, None]
-            offset = share * offset + (1 - share) * self.offset_[:, None]
-            offset = offset - torch.einsum("end,ed->en", weights, self.centre_)
-            scores = sum(regression.scores(maps, weights, offset, size) for maps in views) / len(views)
-            scores = scores.cpu().numpy()  # (E, n, S, S)
-        thresholds = np.array([[regression.threshold(s, *how) for s in of] for of in scores])
-        margins = scores - thresholds[..., None, None].astype(np.float32)
-        # The supports' classes lie at -1 and +1, where this gives 0.12 and 0.88.
-        return contract.Prediction(expit(2 * margins))
+        cells = self._centred(self._cells(views))  # (E, n, views * cells, D)
+        first = torch.einsum("envd,ed->env", cells, self.weights_) + self.offset_[:, None, None]
+        first = first.unflatten(-1, (len(views), -1)).mean(-2).cpu().numpy()  # (E, n, cells)
+        own = self.settings.own
+        sure = [[regression.confident(s, own * regression.otsu(s)) for s in of] for of in first]
+        sure = torch.from_numpy(np.array(sure)).to(cells)  # (E, n, 2, cells), foreground first
+        sure = sure.repeat(1, 1, 1, len(views))
+        more = regression.moments(cells, sure[:, :, 0], sure[:, :, 1])
+        known = regression.Moments(*(part[:, None] for part in self.moments_))
+        # (E, n, D) and (E, n)
+        weights, offset = regression.solve(known.plus(more), self.penalties_[:, None])
+        # The first keeps the second from following its own mistakes.
+        share = self.settings.second
+        weights = share * weights + (1 - share) * self.weights_[:, None]
+        offset = share * offset + (1 - share) * self.offset_[:, None]
+        offset = offset - torch.einsum("end,ed->en", weights, self.centre_)
+        return sum(regression.scores(maps, weights, offset, size) for maps in views) / len(views)
+
+    def _shares(self, masks):
+        """How much of each cell an object fills: masks (E, k, S, S) float -> (E, k, cells)."""
+        from cdfss.methods import regression
+
+        shares = regression.resized_to(masks.flatten(0, 1)[:, None], self.settings.cells)
+        return shares.reshape(*masks.shape[:2], -1)
 
     def _centred(self, cells):
         return cells - self.centre_[:, None, None]

@@ -32,10 +32,10 @@ from cdfss.running.precision import precision
 PRODUCT = "matrix product"
 
 VARIANTS = {
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "apm_s_acpa": {"masker": "S", "attention": True},
-    "apm_m_acpa": {"masker": "M", "attention": True},
+    "apm_s": {"modules": ["apm_s"]},
+    "apm_m": {"modules": ["apm_m"]},
+    "apm_s_acpa": {"modules": ["apm_s", "acpa"]},
+    "apm_m_acpa": {"modules": ["apm_m", "acpa"]},
 }
 # What we want at 400 px on 2 cores, in B.
 GOALS = {
@@ -128,7 +128,7 @@ class Bench:
 
 def plain_step(model, images, masks):
     tuned, _ = plain.adapt(model, images, masks, 0, 0.0)
-    parameters = [p for m in (tuned.masker, tuned.attention) if m is not None for p in m.parameters()]
+    parameters = list(tuned.chain.parameters())
     optimiser = torch.optim.Adam(parameters, 1e-2)
 
     def step():
@@ -203,7 +203,7 @@ from pathlib import Path
 from cdfss import HSNet, adapt
 def status(key):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(key)) / 1024
-model = HSNet("resnet50", masker="M", attention=True, image_size={size}).eval()
+model = HSNet("resnet50", modules=["apm_m", "acpa"], image_size={size}).eval()
 model.learner.requires_grad_(False)
 query, image = torch.randn(2, 1, 3, {size}, {size})
 mask = torch.zeros(1, {size}, {size}); mask[:, {size} // 4 : -{size} // 4, {size} // 4 : -{size} // 4] = 1

@@ -32,20 +32,21 @@ def encode(encoder, x: Tensor) -> Tensor:
     return x
 
 
-def masked(masker, maps: Tensor) -> Tensor:
+def masked(masks, maps: Tensor) -> Tensor:
     """APM with a centred spectrum and the inverse FFT."""
     spectrum = torch.fft.fftshift(torch.fft.fft2(maps), dim=(-2, -1))
-    amplitude = spectrum.abs() * masker.mask_amplitude.sigmoid()
-    phase = spectrum.angle() * masker.mask_phase.sigmoid()
+    amplitude = spectrum.abs() * masks["mask_amplitude"].sigmoid()
+    phase = spectrum.angle() * masks["mask_phase"].sigmoid()
     spectrum = torch.fft.ifftshift(torch.polar(amplitude, phase), dim=(-2, -1))
     return torch.fft.ifft2(spectrum).real
 
 
-def weighted(attention, maps: Tensor) -> Tensor:
+def weighted(weights, maps: Tensor) -> Tensor:
     """ACPA with the phase spectrum of the FFT; bins that are real get phase 0 or pi exactly."""
     phase = torch.fft.fft2(maps).angle().mean((-2, -1))
-    weights = attention.excite(attention.squeeze(phase).relu()).sigmoid()
-    return maps * weights[:, :, None, None]
+    squeeze, excite = weights["squeeze"][0], weights["excite"][0]
+    factors = F.linear(F.linear(phase, squeeze).relu(), excite).sigmoid()
+    return maps * factors[:, :, None, None]
 
 
 def correlation(query: list[Tensor], support: list[Tensor]) -> Tensor:
@@ -77,11 +78,12 @@ def logits(model, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         (model.learner.encoder_layer2, model.learner.encoder_layer3, model.learner.encoder_layer4)
     ):
         q, s = query_levels[level], support_levels[level]
-        if level == 2 and model.masker is not None:
-            q, s = ([masked(model.masker, m) for m in maps] for maps in (q, s))
+        parts = list(model.chain.parts) if level == 2 else []
+        for key in [key for key in parts if key.startswith("apm")]:
+            q, s = ([masked(model.part(key), m) for m in maps] for maps in (q, s))
         s = [m * F.interpolate(mask[:, None], m.shape[-2:], mode="bilinear", align_corners=True) for m in s]
-        if level == 2 and model.attention is not None:
-            q, s = ([weighted(model.attention, m) for m in maps] for maps in (q, s))
+        if "acpa" in parts:
+            q, s = ([weighted(model.part("acpa"), m) for m in maps] for maps in (q, s))
         encoded.append(encode(encoder, correlation(q, s)))
     fine, middle, coarse = encoded
     mixed = encode(model.learner.encoder_layer4to3, middle + resize_query(coarse, middle.shape[2:4]))
@@ -99,8 +101,7 @@ def adapt(model, supports: Tensor, masks: Tensor, steps: int, rate: float):
     """
     model = copy.deepcopy(model)
     model.learner.requires_grad_(True)
-    modules = [m for m in (model.masker, model.attention) if m is not None]
-    optimiser = torch.optim.Adam([p for m in modules for p in m.parameters()], rate)
+    optimiser = torch.optim.Adam(model.chain.parameters(), rate)
     losses = []
     for _ in range(steps):
         loss = F.cross_entropy(logits(model, supports, supports, masks), masks.long())

@@ -1,4 +1,4 @@
-"""Command line: `python -m cdfss reference | datasets | check FILE | check-method NAME | spent FOLDER`."""
+"""Command line: `python -m cdfss COMMAND`, as `python -m cdfss --help` lists them."""
 
 import argparse
 import sys
@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     of_method.add_argument("--checkpoint", type=Path, help="source model, for a method that needs one")
     of_method.add_argument("--backbone", help=f"frozen network; default {conformance.BACKBONE}")
     of_method.add_argument("--weights", type=Path, help="file of its ImageNet weights")
+    of_module = commands.add_parser("check-module", help="check that a module keeps the contract")
+    of_module.add_argument("module", help="a name, folder/file.py:Class or module:Class")
     taken = commands.add_parser("spent", help="what a run took: time and memory by rule, disk by folder")
     taken.add_argument("folder", type=Path, help="results/<name>")
     given = parser.parse_args(arguments)
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             _list_data_sets()
         elif given.command == "check-method":
             _check_method(given)
+        elif given.command == "check-module":
+            _check_module(given.module)
         elif given.command == "spent":
             print(spent.report(given.folder))
         else:
@@ -61,6 +65,14 @@ def _check_method(given: argparse.Namespace) -> None:
     for line in conformance.check(given.method, with_files):
         print(f"  {line}")
     print(f"{given.method} keeps the contract")
+
+
+def _check_module(name: str) -> None:
+    from cdfss.methods.modules.conformance import check  # which imports torch
+
+    for line in check(name):
+        print(f"  {line}")
+    print(f"{name} keeps the contract")
 
 
 def _list_data_sets() -> None:

@@ -5,8 +5,9 @@ import torch
 from conftest import balanced, episode_of, small_hsnet
 from reference import VARIANTS
 
-from cdfss import HSNet, adapt
-from cdfss.methods.hsnet import training
+from cdfss import adapt
+from cdfss.methods import training
+from cdfss.methods.hsnet.training import Trainee
 from cdfss.running.precision import precision
 
 CPU = torch.device("cpu")
@@ -15,7 +16,7 @@ ADAPTATIONS = {name: (name, {}) for name in VARIANTS} | {
     "leave one out": ("apm_s", {"pairs": "leave_one_out"}),
     "mutual information": ("apm_s", {"mutual_information": 0.1}),
     "learner": ("apm_s", {"trained": ["learner"]}),
-    "backbone and masker": ("apm_s_acpa", {"trained": ["masker", "backbone"]}),
+    "backbone and masker": ("apm_s_acpa", {"trained": ["apm_s", "backbone"]}),
 }
 
 
@@ -75,14 +76,15 @@ def source_training(device: torch.device, cache: float, kind: str = "float32") -
     """Losses and movement of two steps of source training, and the validation after them."""
     pairs = np.array([[0, 1], [2, 3], [1, 2], [3, 0]])
     torch.manual_seed(0)
-    model = HSNet("efficientnet_lite0", "imagenet", image_size=64).to(device).train()
-    before = [parameter.detach().clone() for parameter in model.learner.parameters()]
-    optimiser = torch.optim.Adam(model.learner.parameters(), 1e-3)
-    batches = training.Batches(model, Pictures(), range(4), 64, cache, log=lambda line: None)
+    settings = {"backbone": "efficientnet_lite0", "image_size": 64, "learning_rate": 1e-3}
+    trainee = Trainee(settings, "imagenet", device)
+    before = [parameter.detach().clone() for parameter in trainee.trained.parameters()]
+    batches = training.Batches(trainee.model, Pictures(), range(4), 64, cache, log=lambda line: None)
+    generator = np.random.RandomState(0)
     with precision(kind, device):
-        losses = [training._step(model, optimiser, batch)[0] for batch in batches(pairs, 2)]
-        validated = training.validate(model, batches, pairs, 2)
-    moved = [after.detach() - start for after, start in zip(model.learner.parameters(), before)]
+        losses = [training._step(trainee, batch, generator)[0] for batch in batches(pairs, 2)]
+        validated = training.validate(trainee, batches, pairs, 2)
+    moved = [after.detach() - start for after, start in zip(trainee.trained.parameters(), before)]
     assert (batches.kept is not None) == bool(cache)
     return {"losses": np.array(losses), "moved": [m.cpu().numpy() for m in moved], "validated": validated}
 

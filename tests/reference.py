@@ -20,11 +20,11 @@ FOLDER = Path(__file__).parent / "data"
 # Arguments of HSNet for the variants of adaptation.npz.
 VARIANTS = {
     "baseline": {},
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "apm_s_acpa": {"masker": "S", "attention": True},
-    "apm_m_acpa": {"masker": "M", "attention": True},
-    "baseline_acpa": {"attention": True},
+    "apm_s": {"modules": ["apm_s"]},
+    "apm_m": {"modules": ["apm_m"]},
+    "apm_s_acpa": {"modules": ["apm_s", "acpa"]},
+    "apm_m_acpa": {"modules": ["apm_m", "acpa"]},
+    "baseline_acpa": {"modules": ["acpa"]},
 }
 
 
@@ -66,12 +66,14 @@ def fill(model, decoder_bias):
     """Give every weight of `model` the value that the reference numbers were made with."""
     state = model.state_dict()
     for key, value in state.items():
-        if value.is_floating_point() and not key.startswith("masker."):
+        if value.is_floating_point() and not key.startswith("chain.apm"):
             name = key
             for ours, published in PUBLISHED_NAMES.items():
                 if key.startswith(ours):
                     name = published + key.removeprefix(ours)
-            state[key] = torch.from_numpy(_weight(name, tuple(value.shape)))
+            lead = key.startswith("chain.")  # a dimension of episodes that the published ones do not have
+            weight = torch.from_numpy(_weight(name, tuple(value.shape[lead:])))
+            state[key] = weight[None] if lead else weight
     state["learner.decoder2.2.bias"] = torch.from_numpy(decoder_bias)
     model.load_state_dict(state)
     return model

@@ -32,9 +32,9 @@ def test_adaptation_equals_the_published_one(variant):
         with torch.no_grad():
             logits = adapted.model(query, supports[:1], masks[:1], resize=False)
         assert relative_error(logits, theirs[f"{variant}/logits_after"]) < 1e-3
-    for name in ("amplitude", "phase") if adapted.model.masker else ():
-        mask = getattr(adapted.model.masker, f"mask_{name}").detach()
-        expected = theirs[f"{variant}/mask_{name}_mean_std"]
+    for name, values in masks_of(adapted.model).items():
+        mask = values.detach()
+        expected = theirs[f"{variant}/{name}_mean_std"]
         assert [float(mask.mean()), float(mask.std())] == pytest.approx(expected.tolist(), abs=1e-3)
     foreground = int(adapted.predict(query).sum())
     assert foreground == pytest.approx(int(theirs[f"{variant}/pred_1shot_foreground"]), rel=5e-3)
@@ -45,10 +45,19 @@ def test_adaptation_equals_the_published_one(variant):
     assert ours == pytest.approx(theirs[f"{variant}/pred_5shot_intersection_union"].tolist(), rel=5e-3)
 
 
+def masks_of(model):
+    """Parameters of a model's APM by name; none without."""
+    return next((dict(model.part(key)) for key in model.chain.parts if key.startswith("apm")), {})
+
+
+def phases(model):
+    return masks_of(model)["mask_phase"]
+
+
 def plain(model, supports, masks, steps, rate, trained, pairs):
     """The literal adaptation: the whole model again in every step, all parameters of `trained`."""
     model = copy.deepcopy(model)
-    parameters = [p for part in trained for p in getattr(model, part).requires_grad_(True).parameters()]
+    parameters = [p for part in trained for p in model.part(part).requires_grad_(True).parameters()]
     optimiser = torch.optim.Adam(parameters, rate)
     losses = []
     for _ in range(steps):
@@ -68,7 +77,7 @@ def plain(model, supports, masks, steps, rate, trained, pairs):
 def same_parameters(ours, theirs, trained, rate):
     # Adam divides by the gradient's size: where that is rounding, steps differ, by less than a step.
     for part in trained:
-        pairs = zip(getattr(ours, part).parameters(), getattr(theirs, part).parameters())
+        pairs = zip(ours.part(part).parameters(), theirs.part(part).parameters())
         apart = torch.cat([(a - b).detach().abs().flatten() for a, b in pairs])
         if apart.mean() > 0.01 * rate or apart.max() > rate:
             return False
@@ -84,7 +93,7 @@ OTHERS = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, size):
     model = small_hsnet(size, **VARIANTS[variant])
     _, supports, masks = episode_of(3, size)
-    trained = [part for part in ("masker", "attention") if getattr(model, part) is not None]
+    trained = model.chain.tunable
     ours = adapt(model, supports, masks, 4, 0.05, pairs=kind)
     losses, theirs = plain(model, supports, masks, 4, 0.05, trained, pairs)
     assert ours.losses.tolist() == pytest.approx(losses, rel=1e-5)
@@ -92,13 +101,13 @@ def test_adaptation_from_kept_parts_equals_the_plain_one(variant, kind, pairs, s
 
 
 @pytest.mark.parametrize(
-    "trained", [["learner"], ["backbone"], ["learner", "backbone"], ["masker", "learner"]]
+    "trained", [["learner"], ["backbone"], ["learner", "backbone"], ["apm_s", "learner"]]
 )
 @pytest.mark.parametrize(("kind", "pairs"), [("self", SELF), ("leave_one_out", OTHERS)])
 def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
     # In float64 (masks only compute in float32, so without them where they are not trained): Adam's
     # steps do not depend on a gradient's size, so that those which are all rounding would grow.
-    model = small_hsnet(80, masker="S" if "masker" in trained else None).double()
+    model = small_hsnet(80, modules=["apm_s"] if "apm_s" in trained else []).double()
     query, supports, masks = (part.double() for part in episode_of(3, 80))
     before = copy.deepcopy(model.state_dict())
     ours = adapt(model, supports, masks, 3, 1e-4, trained=trained, pairs=kind)
@@ -108,7 +117,7 @@ def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
     for part in {"learner", "backbone", *trained}:
         moved = any(
             not torch.equal(a, b)
-            for a, b in zip(getattr(ours.model, part).parameters(), getattr(model, part).parameters())
+            for a, b in zip(ours.model.part(part).parameters(), model.part(part).parameters())
         )
         assert moved == (part in trained)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -119,10 +128,10 @@ def test_fine_tuning_equals_the_plain_one(trained, kind, pairs):
 
 
 @pytest.mark.parametrize("kind", ["self", "leave_one_out"])
-@pytest.mark.parametrize("part", ["attention", "learner", "backbone"])
+@pytest.mark.parametrize("part", ["acpa", "learner", "backbone"])
 def test_gradients_are_the_slope_of_the_loss(part, kind):
     """Against finite differences: a library's backward pass may be wrong in a way that all paths share."""
-    model = small_hsnet(80, attention=True).double()
+    model = small_hsnet(80, modules=["acpa"]).double()
     _, supports, masks = (p.double() for p in episode_of(2, 80))
     adapted = adapt(model, supports, masks, 1, 1e-9, trained=[part], pairs=kind)
     gradients = [mean / (1 - Adam.BETAS[0]) for mean in adapted.optimiser.means]
@@ -131,7 +140,7 @@ def test_gradients_are_the_slope_of_the_loss(part, kind):
     @torch.no_grad()
     def loss(step):
         moved = copy.deepcopy(model)
-        for parameter, gradient in zip(getattr(moved, part).parameters(), gradients):
+        for parameter, gradient in zip(moved.part(part).parameters(), gradients):
             parameter += step * gradient
         pairs = support_pairs(2, kind)
         logits = [
@@ -151,18 +160,18 @@ def test_a_trained_backbone_keeps_its_batch_statistics():
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("attention", [False, True])
-def test_adaptation_goes_on_with_the_moments_of_the_last_one(attention):
-    model, (_, supports, masks) = small_hsnet(masker="M", attention=attention), episode_of()
+@pytest.mark.parametrize("modules", [["apm_m"], ["apm_m", "acpa"]])
+def test_adaptation_goes_on_with_the_moments_of_the_last_one(modules):
+    model, (_, supports, masks) = small_hsnet(modules=modules), episode_of()
     whole = adapt(model, supports, masks, 5, 0.1)
     first = adapt(model, supports, masks, 2, 0.1)
     moments = [mean.clone() for mean in first.optimiser.means]
     second = adapt(first.model, supports, masks, 3, 0.1, optimiser=first.optimiser)
     assert torch.equal(torch.cat([first.losses, second.losses]), whole.losses)
-    assert torch.equal(second.model.masker.mask_phase, whole.model.masker.mask_phase)
+    assert torch.equal(phases(second.model), phases(whole.model))
     assert all(torch.equal(a, b) for a, b in zip(moments, first.optimiser.means))
     anew = adapt(first.model, supports, masks, 3, 0.1)
-    assert not torch.equal(anew.model.masker.mask_phase, whole.model.masker.mask_phase)
+    assert not torch.equal(phases(anew.model), phases(whole.model))
 
 
 def test_leaving_one_out_of_one_is_the_self_pair():
@@ -173,26 +182,26 @@ def test_leaving_one_out_of_one_is_the_self_pair():
 
 def test_before_the_first_step_both_kinds_of_masks_are_one_module():
     query, supports, masks = episode_of()
-    for attention in (False, True):
+    for attention in ([], ["acpa"]):
         logits = []
-        for masker in ("S", "M"):
-            model = small_hsnet(masker=masker, attention=attention)
+        for masker in ("apm_s", "apm_m"):
+            model = small_hsnet(modules=[masker, *attention])
             logits.append(adapt(model, supports, masks, 0, 0.1).model(query, supports[:1], masks[:1]))
         assert torch.equal(*logits)
 
 
 def test_adaptation_leaves_the_given_model_as_it_was():
-    model = small_hsnet(masker="M", attention=True)
+    model = small_hsnet(modules=["apm_m", "acpa"])
     before = copy.deepcopy(model.state_dict())
     adapted = adapt(model, *episode_of()[1:], 3, 0.1)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert not torch.equal(adapted.model.masker.mask_phase, model.masker.mask_phase)
+    assert not torch.equal(phases(adapted.model), phases(model))
     assert adapted.model.learner is model.learner
 
 
 def test_adaptation_goes_on_from_the_present_values():
-    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    model, (_, supports, masks) = small_hsnet(modules=["apm_s"]), episode_of()
     first = adapt(model, supports, masks, 4, 0.1)
     again = adapt(first.model, supports, masks, 1, 0.1)
     assert again.losses[0] < first.losses[0]
@@ -215,7 +224,7 @@ def test_adam_is_torchs_adam():
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("no part 'masker' to train; it has learner, backbone", {"trained": ["masker"]}),
+        ("no part 'apm_s' to train; it has learner, backbone", {"trained": ["apm_s"]}),
         ("no part 'decoder'", {"trained": ["decoder"]}),
         ("each named once", {"trained": ["learner", "learner"]}),
         ("each named once", {"trained": "learner"}),
@@ -229,7 +238,7 @@ def test_parts_and_pairs_that_are_not_there_are_refused(message, arguments):
 
 
 def test_wrong_supports_steps_and_optimisers_are_refused():
-    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    model, (_, supports, masks) = small_hsnet(modules=["apm_s"]), episode_of()
     for arguments, message in (
         ((supports, 255 * masks, 1), "other values than 0 and 1"),
         ((supports[:0], masks[:0], 1), "k of at least 1"),
@@ -243,20 +252,20 @@ def test_wrong_supports_steps_and_optimisers_are_refused():
 
 
 def test_a_prediction_in_inference_mode_does_not_spoil_an_adaptation():
-    model, (query, supports, masks) = small_hsnet(masker="S"), episode_of()
+    model, (query, supports, masks) = small_hsnet(modules=["apm_s"]), episode_of()
     model.learner.requires_grad_(False)
     frequency._inverse_transform.cache_clear()
     with torch.inference_mode():
         model(query, supports[:1], masks[:1])
     losses = adapt(model, supports, masks, 2, 0.1).losses
-    assert losses.tolist() == adapt(small_hsnet(masker="S"), supports, masks, 2, 0.1).losses.tolist()
+    assert losses.tolist() == adapt(small_hsnet(modules=["apm_s"]), supports, masks, 2, 0.1).losses.tolist()
 
 
 def test_double_precision_is_adapted_too():
     _, supports, masks = episode_of()
-    exact = adapt(small_hsnet(masker="M", attention=True), supports, masks, 2, 0.1)
+    exact = adapt(small_hsnet(modules=["apm_m", "acpa"]), supports, masks, 2, 0.1)
     other = adapt(
-        small_hsnet(masker="M", attention=True).double(), supports.double(), masks.double(), 2, 0.1
+        small_hsnet(modules=["apm_m", "acpa"]).double(), supports.double(), masks.double(), 2, 0.1
     )
     assert other.losses.tolist() == pytest.approx(exact.losses.tolist(), rel=1e-5)
 
@@ -281,11 +290,11 @@ def test_other_precisions_agree(variant, name, losses_apart, pixels_apart):
     assert 0.1 < mask.float().mean() < 0.9
 
 
-@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["masker", "attention"]])
+@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["apm_m", "acpa"]])
 def test_weights_that_move_are_used_in_bfloat16_too(trained):
     _, supports, masks = episode_of()
-    model = small_hsnet(masker="M", attention=True)
-    rate = 0.1 if "masker" in trained else 1e-3
+    model = small_hsnet(modules=["apm_m", "acpa"])
+    rate = 0.1 if "apm_m" in trained else 1e-3
     losses = []
     for precision in ("float32", "bfloat16"):
         with in_precision(precision, torch.device("cpu")):
@@ -298,7 +307,7 @@ def test_weights_that_move_are_used_in_bfloat16_too(trained):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_layers_agree_and_full_fine_tuning_leaves_them():
     query, supports, masks = episode_of()
-    model = balanced(small_hsnet(masker="M", attention=True), query, supports, masks)
+    model = balanced(small_hsnet(modules=["apm_m", "acpa"]), query, supports, masks)
     model.learner.requires_grad_(False)
     plain_ = adapt(model, supports, masks, 3, 0.05)
     predicted = plain_.predict(query)
@@ -320,11 +329,11 @@ def test_nothing_to_tune_is_refused():
 
 def test_masks_of_another_size_are_refused():
     with pytest.raises(CdfssError, match="expected \\(k, 3, S, S\\) and \\(k, S, S\\)"):
-        adapt(small_hsnet(masker="S"), torch.randn(2, 3, 96, 96), torch.zeros(1, 96, 96), 1, 0.1)
+        adapt(small_hsnet(modules=["apm_s"]), torch.randn(2, 3, 96, 96), torch.zeros(1, 96, 96), 1, 0.1)
 
 
 def test_a_batch_of_queries_is_predicted_as_one_by_one():
-    model = small_hsnet(masker="S")
+    model = small_hsnet(modules=["apm_s"])
     _, supports, masks = episode_of()
     queries = torch.randn(3, 3, 96, 96)
     adapted = adapt(model, supports, masks, 1, 0.1)
@@ -378,47 +387,47 @@ def test_batches_of_full_fine_tuning_or_of_too_few_queries_are_refused():
         adapt(small_hsnet(64), supports, masks, 1, 0.1, trained=["learner"])
     with pytest.raises(CdfssError, match="1 queries for 2 episodes"):
         adapt(small_hsnet(64), supports, masks, 0, 0.1).predict(queries[:1])
-    alone = adapt(small_hsnet(64, masker="S"), supports[0], masks[0], 1, 0.1).optimiser
-    tuned = adapt(small_hsnet(64, masker="S", attention=True), supports, masks, 0, 0.1).model
+    alone = adapt(small_hsnet(64, modules=["apm_s"]), supports[0], masks[0], 1, 0.1).optimiser
+    tuned = adapt(small_hsnet(64, modules=["apm_s", "acpa"]), supports, masks, 0, 0.1).model
     with pytest.raises(CdfssError, match="tuned to 2 episodes, the supports are of one"):
         adapt(tuned, supports[0], masks[0], 1, 0.1)
     with pytest.raises(CdfssError, match="tuned to 2 episodes, the supports are of 3"):
         adapt(tuned, *batch_of(3, 1, 64)[1:], 1, 0.1)
     with pytest.raises(CdfssError, match="another number of episodes"):
-        adapt(small_hsnet(64, masker="S"), supports, masks, 1, 0.1, optimiser=alone)
+        adapt(small_hsnet(64, modules=["apm_s"]), supports, masks, 1, 0.1, optimiser=alone)
 
 
-@pytest.mark.parametrize("attention", [False, True])
-def test_a_batch_goes_on_from_its_own_values(attention):
-    model = small_hsnet(masker="M", attention=attention)
+@pytest.mark.parametrize("modules", [["apm_m"], ["apm_m", "acpa"]])
+def test_a_batch_goes_on_from_its_own_values(modules):
+    model = small_hsnet(modules=modules)
     _, supports, masks = batch_of(3, 2, 96)
     whole = adapt(model, supports, masks, 4, 0.1)
     first = adapt(model, supports, masks, 2, 0.1)
     second = adapt(first.model, supports, masks, 2, 0.1, optimiser=first.optimiser)
     assert torch.equal(torch.cat([first.losses, second.losses], 1), whole.losses)
-    assert torch.equal(second.model.masker.mask_phase, whole.model.masker.mask_phase)
-    assert not torch.equal(whole.model.masker.mask_phase[0], whole.model.masker.mask_phase[1])
+    assert torch.equal(phases(second.model), phases(whole.model))
+    assert not torch.equal(phases(whole.model)[0], phases(whole.model)[1])
 
 
-def test_pictures_of_another_size_than_the_masker_are_refused():
-    with pytest.raises(CdfssError, match="Make the masker for the image size"):
-        adapt(small_hsnet(64, masker="S"), *episode_of(1, 96)[1:], 1, 0.1)
+def test_pictures_of_another_size_than_modules_are_for_are_refused():
+    with pytest.raises(CdfssError, match="make the model for the image size"):
+        adapt(small_hsnet(64, modules=["apm_s"]), *episode_of(1, 96)[1:], 1, 0.1)
 
 
 def test_steps_may_be_asked_for_where_gradients_are_off():
-    model, (_, supports, masks) = small_hsnet(masker="S"), episode_of()
+    model, (_, supports, masks) = small_hsnet(modules=["apm_s"]), episode_of()
     with torch.no_grad():
         losses = adapt(model, supports, masks, 2, 0.1).losses
     assert losses.tolist() == adapt(model, supports, masks, 2, 0.1).losses.tolist()
 
 
-@pytest.mark.parametrize("trained", [["masker", "attention"], ["learner", "backbone"]])
+@pytest.mark.parametrize("trained", [["apm_m", "acpa"], ["learner", "backbone"]])
 def test_mutual_information_is_added_to_the_loss(trained):
     from cdfss.methods.hsnet.information import gaussian_information
 
     query, supports, masks = episode_of()
-    model = balanced(small_hsnet(masker="M", attention=True), query, supports, masks)
-    rate = 0.1 if "masker" in trained else 1e-3
+    model = balanced(small_hsnet(modules=["apm_m", "acpa"]), query, supports, masks)
+    rate = 0.1 if "apm_m" in trained else 1e-3
     plain, weighted = (
         adapt(model, supports, masks, 8, rate, trained=trained, mutual_information=weight)
         for weight in (0.0, 0.5)
@@ -434,7 +443,7 @@ def test_mutual_information_is_added_to_the_loss(trained):
 
 def test_mutual_information_of_a_batch_is_that_of_each_episode():
     query, supports, masks = episode_of()
-    model = balanced(small_hsnet(masker="S"), query, supports, masks)
+    model = balanced(small_hsnet(modules=["apm_s"]), query, supports, masks)
     batch = torch.stack([supports, supports.flip(0)]), torch.stack([masks, masks.flip(0)])
     together = adapt(model, *batch, 3, 0.1, mutual_information=1.0)
     for number in range(2):
@@ -445,7 +454,7 @@ def test_mutual_information_of_a_batch_is_that_of_each_episode():
 def test_a_negative_weight_of_mutual_information_is_refused():
     _, supports, masks = episode_of()
     with pytest.raises(CdfssError, match="mutual_information=-1; expected a weight of 0 or more"):
-        adapt(small_hsnet(masker="S"), supports, masks, 1, 0.1, mutual_information=-1)
+        adapt(small_hsnet(modules=["apm_s"]), supports, masks, 1, 0.1, mutual_information=-1)
 
 
 # Three pixels with every vote, three with three, three with two, and one with one.
@@ -547,7 +556,7 @@ def test_an_unknown_rule_is_refused():
 
 def differing(queries, supports, masks):
     """A model whose supports do not agree on what is foreground."""
-    model = balanced(small_hsnet(96, masker="S"), queries[:1], supports[0], masks[0])
+    model = balanced(small_hsnet(96, modules=["apm_s"]), queries[:1], supports[0], masks[0])
     with torch.no_grad():
         model.learner.decoder2[2].weight *= 20
     return balanced(model, queries[:1], supports[0], masks[0])
@@ -594,11 +603,11 @@ def test_modules_cannot_act_where_no_support_is_seen(variant, pairs):
     model = small_hsnet(**VARIANTS[variant])
     adapted = adapt(model, supports, masks, 2, 0.5, pairs=pairs)
     assert all(not mean.any() for mean in adapted.optimiser.means)  # the gradients
-    assert torch.equal(adapted.model.masker.mask_phase, model.masker.mask_phase)
+    assert torch.equal(phases(adapted.model), phases(model))
     found = adapted.segment(query)
     assert found.supports_unseen.tolist() == [2]
     with torch.no_grad():
-        adapted.model.masker.mask_phase += 3 * torch.randn_like(adapted.model.masker.mask_phase)
+        phases(adapted.model).add_(3 * torch.randn_like(phases(adapted.model)))
     moved = adapted.segment(query)
     without = adapt(small_hsnet(), supports, masks, 0, 0.0).segment(query)
     for other in (moved, without):

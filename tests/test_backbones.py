@@ -316,7 +316,7 @@ def test_hsnet_and_its_plan_refuse_a_backbone_without_its_strides(name):
     with pytest.raises(CdfssError, match=f"HSNet: backbone {reason}"):
         HSNet(name)
     with pytest.raises(
-        CdfssError, match=f"{reason}, or leave out the variants that need a source model: one"
+        CdfssError, match=f"{reason}, or leave out the variants that need its source model: one"
     ):
         configured(name)
     assert configured(name, "copy").backbone == name
@@ -327,7 +327,7 @@ def test_hsnet_takes_every_pyramid():
     pictures = torch.randn(2, 1, 3, 100, 100)
     mask = torch.ones(1, 100, 100)
     for name in ("convnext_tiny", "efficientnet_lite0"):
-        model = HSNet(name, masker="M", attention=True, image_size=100)
+        model = HSNet(name, modules=["apm_m", "acpa"], image_size=100)
         with torch.no_grad():
             assert model(*pictures, mask).shape == (1, 2, 100, 100)
 

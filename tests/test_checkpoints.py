@@ -13,20 +13,22 @@ from cdfss.methods.hsnet import checkpoints
 
 KINDS = {
     "hsnet": {},
-    "apm_s": {"masker": "S"},
-    "apm_m": {"masker": "M"},
-    "acpa": {"attention": True},
-    "apm_s_acpa": {"masker": "S", "attention": True, "hidden": 16},
-    "apm_m_acpa": {"masker": "M", "attention": True},
+    "apm_s": {"modules": ["apm_s"]},
+    "apm_m": {"modules": ["apm_m"]},
+    "acpa": {"modules": ["acpa"]},
+    "apm_s_acpa": {"modules": ["apm_s", {"acpa": {"hidden": 16}}]},
+    "apm_m_acpa": {"modules": ["apm_m", "acpa"]},
 }
 
 
 def model_of(kind="hsnet", backbone="resnet18", image_size=64):
     torch.manual_seed(0)
     model = HSNet(backbone, image_size=image_size, **KINDS[kind]).eval()
-    if model.masker is not None:  # masks that differ between channels and positions
-        torch.nn.init.normal_(model.masker.mask_amplitude)
-        torch.nn.init.normal_(model.masker.mask_phase)
+    for key in {"apm_s", "apm_m"} & set(
+        model.chain.parts
+    ):  # masks that differ between channels and positions
+        for mask in model.part(key).parameters():
+            torch.nn.init.normal_(mask)
     return model
 
 
@@ -77,16 +79,17 @@ def test_files_that_are_written_have_the_published_entries(tmp_path, kind, backb
 def test_the_published_numbers_follow_from_a_published_file():
     theirs = numbers("adaptation")
     shapes = keys()["hsnet_resnet50"] | keys()["hsnet_resnet50_apm_m_acpa"]
-    counted = fill(HSNet("resnet50", masker="M", attention=True), theirs["decoder2.2.bias"])
+    counted = fill(HSNet("resnet50", modules=["apm_m", "acpa"]), theirs["decoder2.2.bias"])
     state = {}
     for key, (dtype, *shape) in shapes.items():
         state[key] = torch.zeros(shape, dtype=getattr(torch, dtype))
     for key, value in counted.state_dict().items():
         for ours, their_name in checkpoints.PUBLISHED_NAMES.items():
             if key.startswith(ours):
+                value = value[0] if "acpa" in key else value
                 state[their_name + key.removeprefix(ours)] = value
     model = checkpoints.load_published(state, "resnet50")
-    assert (model.image_size, model.masker.mask_phase.shape) == (400, (1, 2048, 13, 13))
+    assert (model.image_size, model.part("apm_m")["mask_phase"].shape) == (400, (1, 2048, 13, 13))
     with torch.no_grad():
         logits = model(
             images("adapt/query", 1, 400),
@@ -201,7 +204,7 @@ def test_a_model_that_was_loaded_can_be_tuned(tmp_path):
     model = checkpoints.load_published(tmp_path / "m.pt", "resnet18")
     assert model.image_size == 96
     tuned = adapt(model, *episode_of(1, 96)[1:], 1, 0.05).model
-    step = (tuned.masker.mask_phase - model.masker.mask_phase).detach().abs()
+    step = (tuned.part("apm_m")["mask_phase"] - model.part("apm_m")["mask_phase"]).detach().abs()
     assert step.max() == pytest.approx(0.05, rel=2e-2)  # Adam's first step
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cdfss import CdfssError, configuration
-from cdfss.configuration import reference
+from cdfss.configuration import preflight, reference
 from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.shown import Shown
 from cdfss.running.provenance import digest
@@ -17,7 +17,7 @@ BASE = {
     "name": "x",
     "data": {"pascal": {"format": "pascal"}, "fss1000": {"format": "fss1000"}},
     "domains": {"fss1000": {"episodes": 10}},
-    "variants": {"baseline": {}, "apm_s": {"masker": "S"}},
+    "variants": {"baseline": {}, "apm_s": {"modules": ["apm_s"]}},
 }
 
 
@@ -37,19 +37,54 @@ def changed(**changes):
     ("changes", "message"),
     [
         ({"shotz": [1]}, "shotz is not a key; did you mean 'shots'?"),
-        ({"variants__apm_s": {"maskr": "S"}}, "variants.apm_s.maskr is not a key; did you mean 'masker'?"),
+        (
+            {"variants__apm_s": {"modulse": []}},
+            "variants.apm_s.modulse is not a key; did you mean 'modules'?",
+        ),
         ({"shots": [1, -5]}, "shots.1 is -5; it should be greater than or equal to 1"),
         ({"shots": [1, 1]}, "[1, 1] names a value twice"),
         ({"domains__isic": {}}, "domains.isic: 'isic' is not in data; there are pascal, fss1000"),
         ({"source__validation": {"data": "voc"}}, "source.validation.data: 'voc' is not in data"),
-        ({"variants__bad": {"masker": "L"}}, "variants.bad.masker is 'L'; it should be 'S' or 'M'"),
+        (
+            {"variants__bad": {"modules": ["apm"]}},
+            "variants.bad.modules.0: module 'apm' is unknown; did you mean",
+        ),
+        (
+            {"variants__bad": {"masker": "M", "attention": True, "hidden": 4}},
+            "modules go by name now; write modules: [apm_m, {acpa: {hidden: 4}}]",
+        ),
+        ({"variants__bad": {"modules": ["acpa", "acpa"]}}, "each can be there once"),
+        (
+            {"variants__bad": {"modules": "apm_s"}},
+            "variants.bad.modules: it is 'apm_s'; expected a list, as in [apm_s, acpa]",
+        ),
+        (
+            {"variants__bad": {"modules": {"acpa": {}}, "method": "fptrans"}},
+            "variants.bad.modules: it is {'acpa': {}}; expected a list",
+        ),
+        ({"variants__bad": {"modules": None}}, "variants.bad.modules: it is None; expected a list"),
+        (
+            {"variants__bad": {"method": "patnet", "test_time_rate": {"fss1000": 1, "voc": 1}}},
+            "variants.bad.test_time_rate.voc: 'voc' is not in domains; there are fss1000",
+        ),
+        (
+            {"variants__bad": {"method": "patnet", "test_time_rate": {}}},
+            "variants.bad.test_time_rate has no value for domain 'fss1000'",
+        ),
+        (
+            {"variants__bad": {"modules": [{"acpa": {"width": 4}}]}},
+            "settings are not as it wants them: width",
+        ),
         ({"variants__bad": {"steps": 3}}, "variants.bad: steps is 3, but there is nothing to tune"),
-        ({"variants__bad": {"method": "copy", "masker": "S"}}, "variants.bad.masker is not a key"),
-        ({"variants__bad": {"trained": ["masker"]}}, "trained names 'masker', which the variant does not"),
+        ({"variants__bad": {"method": "copy", "modules": ["apm_s"]}}, "variants.bad.modules is not a key"),
+        ({"variants__bad": {"trained": ["apm_s"]}}, "trained names 'apm_s', which the variant does not"),
         ({"variants__bad": {"trained": ["learner", "learner"]}}, "which names a part twice"),
         ({"variants__bad": {"trained": []}}, "variants.bad.trained is []"),
         ({"variants__bad": {"method": "copy", "steps": 5}}, "variants.bad.steps is not a key"),
-        ({"variants__bad": {"trained": ["decoder"]}}, "variants.bad.trained.0 is 'decoder'; it should be"),
+        (
+            {"variants__bad": {"trained": ["decoder"]}},
+            "trained names 'decoder', which the variant does not have; there are backbone",
+        ),
         ({"variants__bad": {"reset": "always"}}, "reset is 'always'; it should be 'episode' or 'never'"),
         ({"data__mine": {"format": "folder"}}, "data.mine: format 'folder' cannot be downloaded; set root"),
         ({"data__mine": {"format": "fodler"}}, "data.mine.format is 'fodler'; it should be 'pascal'"),
@@ -62,7 +97,7 @@ def changed(**changes):
         ({"device": "tpu"}, "device is 'tpu'; it should be 'auto', 'cpu' or 'cuda'"),
         ({"analysis": {"radius": 100}}, "analysis.radius is 100; it should be less than or equal to 1.5"),
         ({"adaptation__learning_rate": float("inf")}, "adaptation.learning_rate is inf"),
-        ({"variants__apm-s": {"masker": "S"}}, "names have letters, digits and _"),
+        ({"variants__apm-s": {"modules": ["apm_s"]}}, "names have letters, digits and _"),
         ({"variants": {}}, "variants is {}"),
         ({"name": "a b"}, "name is 'a b'"),
     ],
@@ -114,7 +149,7 @@ def test_an_empty_entry_has_the_defaults_and_a_domain_of_ones_own_joins_the_pape
     values["adaptation"]["learning_rate"]["mine"] = 0.01
     run = configuration.parse(values)
     assert run.published
-    assert run.variants["baseline"].settings.masker is None
+    assert run.variants["baseline"].settings.modules == ()
     assert run.domains["mine"].episodes is not None
     values["domains"]["mine"] = {"title": "ISIC 2018"}
     with pytest.raises(CdfssError, match=r"domains\.mine\.title is 'ISIC 2018', as that of isic2018"):
@@ -126,7 +161,8 @@ def test_the_default_is_the_papers_run():
     assert list(run.domains) == ["fss1000", "deepglobe", "isic2018", "chestxray"]
     assert [d.episodes for d in run.domains.values()] == [2400, 600, 600, 600]
     assert Jobs(run).source_variants == ["baseline", "apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
-    assert list(run.variants) == ["foreground", "copy", "prototypes", "ridge", *Jobs(run).source_variants]
+    trained_nowhere = ["foreground", "copy", "prototypes", "ridge", "propagation"]
+    assert list(run.variants) == [*trained_nowhere, *Jobs(run).source_variants]
     assert run.shots == [1, 5]
     rates = {
         d: Jobs(run).evaluation_settings(d, "apm_s", 1, 0)["settings"]["learning_rate"] for d in run.domains
@@ -164,12 +200,13 @@ def test_the_extended_run_adds_to_the_papers_run(monkeypatch):
     assert shown.baseline == "baseline"
     assert [shown.kind_of(f"baseline_{rule}") for rule in ("majority", "mean")] == ["vote", "vote"]
     zero = Jobs(extended).evaluation_settings("isic2018", "apm_acpa_zero", 1, 0)["settings"]
-    assert (zero["steps"], zero["learning_rate"], zero["attention"]) == (0, None, True)
+    assert (zero["steps"], zero["learning_rate"]) == (0, None)
+    assert zero["modules"] == [{"apm_s": {}}, {"acpa": {"hidden": 8}}]
 
 
 def test_a_list_that_is_adapted_through_is_not_split():
     run = configuration.parse(
-        changed(shards=4, variants__through={"masker": "S", "steps": 1, "reset": "never"})
+        changed(shards=4, variants__through={"modules": ["apm_s"], "steps": 1, "reset": "never"})
     )
     assert Jobs(run).shards_of("apm_s") == 4
     assert Jobs(run).shards_of("through") == 1
@@ -177,7 +214,7 @@ def test_a_list_that_is_adapted_through_is_not_split():
 
 def test_one_variants_rate_changes_that_variants_settings_alone():
     first = configuration.parse(changed())
-    second = configuration.parse(changed(variants__apm_s={"masker": "S", "learning_rate": 0.5}))
+    second = configuration.parse(changed(variants__apm_s={"modules": ["apm_s"], "learning_rate": 0.5}))
     for variant in first.variants:
         same = Jobs(first).evaluation_settings("fss1000", variant, 1, 0) == Jobs(
             second
@@ -205,13 +242,127 @@ def test_each_seed_of_the_source_training_is_a_model_of_its_own():
     assert "source" not in given.analysis_settings("fss1000", "apm_s") | given.filtering_settings("fss1000")
 
 
+HOSTS = {
+    "variants__patnet": {"method": "patnet", "modules": ["apm_s"]},
+    "variants__fptrans": {"method": "fptrans"},
+}
+
+
+def test_each_host_has_a_source_training_of_its_own():
+    run = configuration.parse(changed(source__patnet={"epochs": 7}, **HOSTS))
+    jobs = Jobs(run)
+    assert jobs.models == [("hsnet", 0), ("patnet", 0), ("fptrans", 0)]
+    assert jobs.sources_of("patnet") == jobs.sources_of("fptrans") == jobs.sources == [0]
+    hsnet, patnet, fptrans = (jobs.source_settings(0, host) for host, _ in jobs.models)
+    assert hsnet == Jobs(configuration.parse(changed())).source_settings(0)  # as if there were no others
+    assert patnet == hsnet | {"epochs": 7, "host": "patnet"}
+    assert fptrans == hsnet | {
+        "host": "fptrans",
+        "backbone": "vit_base_patch16_384",
+        "epochs": 60,
+        "batch_size": 4,
+    }
+    of_rows = {name: jobs.evaluation_settings("fss1000", name, 1, 0, 0) for name in run.variants}
+    assert of_rows["fptrans"]["backbone"] == "vit_base_patch16_384"
+    assert [of_rows[name].get("host") for name in ("baseline", "patnet", "fptrans")] == [
+        None,
+        "patnet",
+        "fptrans",
+    ]
+    # The paper's tables and figures of features are about HSNet.
+    shown = Shown(jobs)
+    assert (shown.kind_of("patnet"), shown.kind_of("fptrans")) == ("other", "transformer")
+    assert shown.baseline == "baseline"
+    assert not {"patnet", "fptrans"} & set(shown.analysed)
+
+
+def test_a_given_model_of_one_host_leaves_the_training_of_the_others():
+    run = configuration.parse(changed(source__checkpoint="m.pt", **HOSTS))
+    jobs = Jobs(run)
+    assert jobs.models == [("hsnet", None), ("patnet", 0), ("fptrans", 0)]
+    assert jobs.sources_of("apm_s") == [None]
+    assert (run.source.data, "trn") in jobs.indexes
+    all_given = {"checkpoint": "m.pt", "patnet": {"checkpoint": "p.pt"}, "fptrans": {"checkpoint": "f.pth"}}
+    jobs = Jobs(configuration.parse(changed(**{f"source__{k}": v for k, v in all_given.items()}, **HOSTS)))
+    assert jobs.sources == [None]
+    assert (run.source.data, "trn") not in jobs.indexes
+    missing = [line for line in preflight.problems(jobs) if "is not a file; set it to a trained" in line]
+    assert [line.split(":")[0].removeprefix("- ") for line in missing] == [
+        "source.checkpoint",
+        "source.patnet.checkpoint",
+        "source.fptrans.checkpoint",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"source__fptrans": {"backbone": "resnet50"}},
+            "leave out the variants that need its source model",
+        ),
+        ({"backbone": "vit_base_patch16_384"}, "variants that need its source model: baseline, apm_s"),
+        (
+            {"source__seeds": [0, 1], "source__patnet": {"checkpoint": "p.pt"}},
+            "source.patnet.checkpoint is one model that is trained",
+        ),
+        ({"variants__bad": {"method": "fptrans", "modules": ["acpa"]}}, "FPTrans has no place for it"),
+    ],
+)
+def test_mistakes_about_hosts_are_told(changes, message):
+    with pytest.raises(CdfssError, match=message):
+        configuration.parse(changed(**HOSTS, **changes))
+
+
+def test_rivals_and_modules_of_ones_own_have_kinds_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from cdfss.methods.modules.contract import Module\n\n\n"
+        "class Mine(Module):\n    def change(self, parameters, maps):\n        return 2 * maps\n"
+    )
+    variants = {
+        "dff": {"modules": ["dff"]},
+        "arp": {"modules": ["arp"]},
+        "oracle": {"title": "MMC", "modules": ["mmc_oracle"]},
+        "mine": {"modules": ["mine.py:Mine", "apm_s"]},
+        "both": {"modules": ["apm_m", "gfnet"]},
+        "gfnet_zero": {"modules": ["gfnet"], "steps": 0},
+        "gfnet_through": {"modules": ["gfnet"], "steps": 1, "reset": "never"},
+        "gfnet_whole": {"modules": ["gfnet"], "trained": ["learner"]},
+    }
+    run = configuration.parse(changed(**{f"variants__{name}": v for name, v in variants.items()}))
+    jobs, shown = Jobs(run), Shown(Jobs(run))
+    kinds = {name: shown.kind_of(name) for name in variants}
+    assert kinds == {
+        "dff": "frequency",
+        "arp": "frequency",
+        "oracle": "correlation",
+        "mine": "own",
+        "both": "modules",
+        "gfnet_zero": "inserted",
+        "gfnet_through": "cumulative",
+        "gfnet_whole": "fine_tuning",
+    }
+    assert shown.by_subject["frequency"] == ["baseline", "dff", "arp", "apm_s", "both"]
+    assert shown.by_subject["correlation"] == ["baseline", "oracle", "apm_s", "both"]
+    assert shown.table_settings()["variants"]["oracle"]["title"] == "MMC (sees the query's mask)"
+    assert shown.pictured["oracle"] == "MMC (sees the query's mask)"
+    # What the file of a module does is among the settings of jobs, whichever method it is in.
+    before = jobs.evaluation_settings("fss1000", "mine", 1, 0)
+    assert "code" not in jobs.evaluation_settings("fss1000", "dff", 1, 0)
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("2 *", "3 *"))
+    after = Jobs(run).evaluation_settings("fss1000", "mine", 1, 0)
+    assert before["code"] != after["code"]
+    assert {**before, "code": ""} == {**after, "code": ""}
+
+
 def test_reference_and_schema_are_up_to_date():
     hint = "run `make reference`"
     assert (ROOT / "config" / "README.md").read_text() == reference.reference(), hint
     assert (ROOT / "config" / "schema.json").read_text() == reference.schema(), hint
 
 
-SECTIONS = ("source", "adaptation", "analysis", "compute", "validation", "primary")
+SECTIONS = ("source", "patnet", "fptrans", "adaptation", "analysis", "compute", "validation", "primary")
 
 
 def test_the_reference_explains_every_key():
@@ -257,6 +408,7 @@ def test_variants_are_shown_where_they_belong():
         "baseline",
         "prototypes",
         "ridge",
+        "propagation",
         "apm_s",
         "apm_s_acpa",
         "apm_m",
@@ -266,12 +418,14 @@ def test_variants_are_shown_where_they_belong():
     assert kinds["apm_s"] == kinds["apm_m_acpa"] == kinds["apm_s_rate_high"] == "modules"
     assert kinds["apm_zero"] == "inserted"
     assert kinds["acpa"] == "attention"
+    assert (kinds["gfnet"], kinds["whitening"]) == ("frequency", "correlation")
     assert kinds["apm_s_cumulative"] == "cumulative"
     assert kinds["fine_tuning"] == "fine_tuning"
     assert kinds["mi_loss"] == "information"
     assert shown.rate_families == [["apm_s", "apm_s_rate_high"]]
     modules = ["apm_s", "apm_s_acpa", "apm_m", "apm_m_acpa"]
-    assert shown.by_subject["main"] == ["foreground", "copy", "prototypes", "ridge", "baseline", *modules]
+    without_source = ["foreground", "copy", "prototypes", "ridge", "propagation"]
+    assert shown.by_subject["main"] == [*without_source, "baseline", *modules]
     assert shown.by_subject["alternatives"] == ["baseline", "fine_tuning", "mi_loss", *modules]
     assert shown.by_subject["rates"] == ["baseline", "apm_s", "apm_s_rate_high"]
     assert "apm_s_rate_high" not in shown.by_subject["insertion"] + shown.by_subject["cost"]
@@ -286,9 +440,9 @@ def test_the_baseline_is_the_one_by_the_published_rule_for_votes():
         "majority": {"vote": "majority"},
         "mean": {"vote": "mean", "main": False},
         "baseline": {"vote": "published"},
-        "apm_s": {"masker": "S"},
-        "apm_s_majority": {"masker": "S", "vote": "majority"},
-        "apm_s_fast": {"masker": "S", "vote": "majority", "learning_rate": 0.9, "main": False},
+        "apm_s": {"modules": ["apm_s"]},
+        "apm_s_majority": {"modules": ["apm_s"], "vote": "majority"},
+        "apm_s_fast": {"modules": ["apm_s"], "vote": "majority", "learning_rate": 0.9, "main": False},
     }
     jobs = Jobs(configuration.parse(values))
     shown = Shown(jobs)
@@ -323,20 +477,21 @@ def test_rows_depend_on_the_rule_for_votes_where_it_is_another_than_before():
 def test_variants_that_differ_in_more_than_their_rate_are_no_family():
     values = yaml.safe_load(Path("config/demo.yaml").read_text())
     values["variants"] = {
-        "a": {"masker": "S", "learning_rate": 0.1},
-        "b": {"masker": "S", "learning_rate": 0.2, "steps": 3},
-        "c": {"masker": "M", "learning_rate": 0.2},
-        "d": {"masker": "S", "learning_rate": 0.2, "reset": "never"},
-        "e": {"masker": "S", "learning_rate": 0.3, "title": "E", "main": False},
+        "a": {"modules": ["apm_s"], "learning_rate": 0.1},
+        "b": {"modules": ["apm_s"], "learning_rate": 0.2, "steps": 3},
+        "c": {"modules": ["apm_m"], "learning_rate": 0.2},
+        "d": {"modules": ["apm_s"], "learning_rate": 0.2, "reset": "never"},
+        "e": {"modules": ["apm_s"], "learning_rate": 0.3, "title": "E", "main": False},
     }
     assert Shown(Jobs(configuration.parse(values))).rate_families == [["a", "e"]]
 
 
 def test_a_mutual_information_that_changes_nothing_is_refused():
     values = yaml.safe_load(Path("config/demo.yaml").read_text())
-    values["variants"] = {"a": {"attention": True, "mutual_information": 1}}
-    with pytest.raises(CdfssError, match="changes nothing where neither masker nor backbone is tuned"):
-        configuration.parse(values)
+    for modules in (["acpa"], ["arp", "apm_s"]):
+        values["variants"] = {"a": {"modules": modules, "mutual_information": 1}}
+        with pytest.raises(CdfssError, match="it changes nothing where neither the backbone nor a module"):
+            configuration.parse(values)
 
 
 def test_a_rate_without_a_main_variant_keeps_its_place():
@@ -408,8 +563,8 @@ def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
         ({"source__seed": 3}, "source: `seed` is called `seeds` now and is a list; write seeds: [3]"),
         (
             {"source": {"seeds": [0, 1], "checkpoint": "m.pt"}},
-            "source: seeds is [0, 1], but checkpoint is one model that is trained already; remove one of "
-            "the two",
+            "source.seeds is [0, 1], but source.checkpoint is one model that is trained already; "
+            "remove one of the two",
         ),
         ({"source__learning_rate": math.inf}, "source.learning_rate is inf; it should be a finite number"),
         ({"compute__cache_gb": math.inf}, "compute.cache_gb is inf; it should be a finite number"),

@@ -304,7 +304,7 @@ def test_a_precision_ends_with_its_block():
 
 def run_of(**more):
     values = {"data": {"mine": {"format": "folder", "root": "mine"}}, "domains": {"mine": {}}}
-    values |= {"name": "x", "variants": {"apm_s": {"masker": "S"}}, "backbone": "efficientnet_lite0"}
+    values |= {"name": "x", "variants": {"apm_s": {"modules": ["apm_s"]}}, "backbone": "efficientnet_lite0"}
     return Jobs(
         configuration.parse(values | {"source": {"data": "mine", "validation": {"data": "mine"}}} | more)
     )

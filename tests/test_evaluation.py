@@ -18,15 +18,14 @@ SIZE = 96
 CPU = torch.device("cpu")
 COMMON = {"domain": "mine", "variant": "v", "shot": 2, "seed": 0, "image_size": SIZE}
 MODEL = {"precision": "float32", "method": "hsnet", "backbone": "efficientnet_lite0"}
-TUNED = {"steps": 2, "learning_rate": 0.1, "trained": ["masker"], "pairs": "self", "reset": "episode"}
+TUNED = {"steps": 2, "learning_rate": 0.1, "trained": ["apm_s"], "pairs": "self", "reset": "episode"}
 VARIANTS = {
-    "baseline": {"masker": None, "attention": False, "steps": 0, "learning_rate": None},
-    "apm_m_acpa": {"masker": "M", "attention": True, **TUNED, "trained": ["masker", "attention"]},
-    "leave_one_out": {"masker": "S", "attention": False, **TUNED, "pairs": "leave_one_out"},
-    "cumulative": {"masker": "S", "attention": False, **TUNED, "reset": "never"},
+    "baseline": {"modules": [], "steps": 0, "learning_rate": None},
+    "apm_m_acpa": {"modules": ["apm_m", "acpa"], **TUNED, "trained": ["apm_m", "acpa"]},
+    "leave_one_out": {"modules": ["apm_s"], **TUNED, "pairs": "leave_one_out"},
+    "cumulative": {"modules": ["apm_s"], **TUNED, "reset": "never"},
     "fine_tuning": {
-        "masker": None,
-        "attention": False,
+        "modules": [],
         **TUNED,
         "learning_rate": 1e-4,
         "trained": ["learner", "backbone"],
@@ -90,7 +89,7 @@ def test_adaptation_through_the_list(checkpoint, data):
     settings = settings_of("cumulative")
     ours, _ = rows_of("cumulative", checkpoint, data)
     model = method_of(settings, checkpoint).model
-    start = model.masker.mask_phase.clone()
+    start = model.part("apm_s")["mask_phase"].clone()
     tuned, optimiser = model, None
     for row, episode in zip(ours.itertuples(), data[1].itertuples(), strict=True):
         pictures = [data[0].read(data[0].rows.loc[r], SIZE) for r in episode.support_rows]
@@ -101,7 +100,7 @@ def test_adaptation_through_the_list(checkpoint, data):
         assert row.first_loss == pytest.approx(adapted.losses[0].item())
         assert row.last_loss == pytest.approx(adapted.losses[1].item())
     assert optimiser.steps == 2 * len(ours)
-    assert torch.equal(model.masker.mask_phase, start)
+    assert torch.equal(model.part("apm_s")["mask_phase"], start)
     anew, _ = rows_of("cumulative", checkpoint, data, data[1].iloc[1:])
     assert anew["first_loss"].tolist() != ours["first_loss"].tolist()[1:]
 
@@ -109,7 +108,7 @@ def test_adaptation_through_the_list(checkpoint, data):
 def test_first_weights_of_acpa_depend_on_the_seed_alone(checkpoint):
     def weights(seed):
         settings = settings_of("apm_m_acpa") | {"seed": seed}
-        return method_of(settings, checkpoint).model.attention.squeeze.weight
+        return method_of(settings, checkpoint).model.part("acpa")["squeeze"]
 
     torch.manual_seed(5)
     first = weights(0)

@@ -17,9 +17,9 @@ from cdfss.reports.figures import episodes, features, filtering, rows, style, tr
 VARIANTS = {
     "copy": {"method": "copy", "title": "Copy"},
     "baseline": {"title": "Baseline"},
-    "apm_s": {"title": "APM-S", "masker": "S"},
-    "apm_m": {"title": "APM-M", "masker": "M", "attention": True},
-    "fast": {"title": "Fast", "masker": "S", "learning_rate": 0.5, "main": False},
+    "apm_s": {"title": "APM-S", "modules": ["apm_s"]},
+    "apm_m": {"title": "APM-M", "modules": ["apm_m", "acpa"]},
+    "fast": {"title": "Fast", "modules": ["apm_s"], "learning_rate": 0.5, "main": False},
 }
 SETTINGS = table_settings(VARIANTS, shots=[1, 5])
 ANALYSED = ("baseline", "apm_s", "apm_m")
@@ -136,7 +136,8 @@ def test_correlations_are_cumulative_and_end_at_all_pairs(measured):
 def test_learnt_masks_are_means_raw_and_stretched(measured):
     figure = features.learnt_masks(measured, SETTINGS)
     images = [axis.images[0] for axis in figure.axes if axis.images]
-    expected = stacked(measured, "amplitude_factor", "lungs", "apm_s").mean(0).reshape(3, 3)
+    mine = measured[(measured["variant"] == "apm_s") & (measured["domain"] == "lungs")]
+    expected = np.mean([maps[0] for maps in mine["factor_maps"]], 0).reshape(3, 3)
     assert np.allclose(images[0].get_array(), expected)
     assert images[0].get_clim() == (0, 1)
     assert images[1].get_clim() == pytest.approx((expected.min(), expected.max()))
@@ -147,11 +148,10 @@ def test_an_episode_that_diverged_is_left_out_of_all_variants(measured):
     mine = measured.copy()
     bad = (mine["variant"] == "apm_s") & (mine["domain"] == "lungs") & (mine["episode"] == 2)
     mine.loc[bad, "cka"] = np.nan
-    for column in ("amplitude_factor", "phases"):
-        mine[column] = [
-            np.full_like(values, np.nan) if lost and values is not None else values
-            for lost, values in zip(bad, mine[column], strict=True)
-        ]
+    lost_maps = [np.full(9, np.nan, np.float32)] * 2
+    for column, lost in (("factor_maps", lost_maps), ("phases", np.full(50, np.nan, np.float32))):
+        values = zip(bad, mine[column], strict=True)
+        mine[column] = pd.Series([lost if is_bad else kept for is_bad, kept in values], mine.index)
     kept = mine[~((mine["domain"] == "lungs") & (mine["episode"] == 2))]
     for draw in (features.learnt_masks, features.phase_differences):
         for axis, expected in zip(draw(mine, SETTINGS).axes, draw(kept, SETTINGS).axes, strict=True):
@@ -446,7 +446,7 @@ def test_files_open_and_are_the_same_every_time(tmp_path, measured):
 
 
 def test_variants_look_different():
-    looks = style.looks(table_settings({f"v{n}": {"masker": "S", "steps": n} for n in range(1, 25)}))
+    looks = style.looks(table_settings({f"v{n}": {"modules": ["apm_s"], "steps": n} for n in range(1, 25)}))
     assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 24
     assert len({(look["color"], look["marker"]) for look in looks.values()}) == 24
 
@@ -491,12 +491,14 @@ def test_the_training_history_marks_the_best_epoch():
         {"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "train_miou": [0.1, 0.2, 0.3]}
     )
     one = history.assign(validation_miou=[0.2, 0.5, 0.4])
-    figure = training.training_history({0: one})
+    figure = training.training_history({"HSNet": {0: one}})
     xs, ys = line_of(figure.axes[1], "chosen")
     assert (xs[0], ys[0]) == (2, 50)
     assert not figure.axes[1].texts
     # Of several trainings each has its curves, and its seed beside the chosen epoch.
-    figure = training.training_history({0: one, 7: history.assign(validation_miou=[0.2, 0.3, 0.6])})
+    figure = training.training_history(
+        {"HSNet": {0: one, 7: history.assign(validation_miou=[0.2, 0.3, 0.6])}}
+    )
     assert [len(axis.get_lines()) for axis in figure.axes] == [2, 6]
     assert [(text.get_text(), *text.xy) for text in figure.axes[1].texts] == [
         ("seed 0", 2, 50),

@@ -21,7 +21,7 @@ from cdfss.data import episodes, index, tracking
 from cdfss.evaluation import measurement, results
 from cdfss.methods import source
 from cdfss.methods.hsnet import checkpoints
-from cdfss.methods.hsnet.training import _State
+from cdfss.methods.training import _State
 from cdfss.reports import page, tables
 
 TRIES = 60  # of each reader
@@ -54,7 +54,7 @@ def rows_file(folder):
 
 
 def features_file(folder):
-    settings = table_settings({"baseline": {}, "apm_s": {"masker": "S"}}, ("lungs",))
+    settings = table_settings({"baseline": {}, "apm_s": {"modules": ["apm_s"]}}, ("lungs",))
     path = folder / "features.parquet"
     results.save(feature_rows(settings, ("baseline", "apm_s"), 3), path, {}, measurement.FEATURES)
     return path
@@ -90,7 +90,9 @@ def configuration_file(folder):
     values = (
         "name: x\nimage_size: 64\nshots: [1, 5]\ndata:\n  m: {format: folder, root: m}\ndomains:\n  m: {}\n"
     )
-    values += "source: {data: m, validation: {data: m}}\nvariants:\n  a: {masker: S, learning_rate: 0.1}\n"
+    values += (
+        "source: {data: m, validation: {data: m}}\nvariants:\n  a: {modules: [apm_s], learning_rate: 0.1}\n"
+    )
     path.write_text(values)
     return path
 
@@ -109,7 +111,7 @@ def state_file(folder):
 
 def state(path):
     learner = torch.nn.Linear(3, 2)
-    return _State(path, type("Model", (), {"learner": learner}), torch.optim.Adam(learner.parameters()))
+    return _State(path, learner, torch.optim.Adam(learner.parameters()))
 
 
 def gallery_file(folder):

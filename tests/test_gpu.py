@@ -53,7 +53,7 @@ def test_source_training_on_a_gpu_equals_that_on_the_processor(cache, kind):
 
 def test_compiled_layers_on_a_gpu_agree():
     query, supports, masks = (t.to(CUDA) for t in episode_of())
-    model = balanced(small_hsnet(masker="M", attention=True).to(CUDA), query, supports, masks)
+    model = balanced(small_hsnet(modules=["apm_m", "acpa"]).to(CUDA), query, supports, masks)
     model.learner.requires_grad_(False)
     with precision("float32", CUDA):
         plain = adapt(model, supports, masks, 3, 0.05)

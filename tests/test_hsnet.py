@@ -36,15 +36,20 @@ def test_the_backbone_stays_frozen_and_in_evaluation_mode():
 
 @pytest.mark.parametrize("size", [64, 100, 160])
 def test_other_image_sizes_work(size):
-    model = small_hsnet(masker="M", attention=True, image_size=size)
-    assert model.masker.mask_phase.shape[-1] == -(-size // 32)
+    model = small_hsnet(modules=["apm_m", "acpa"], image_size=size)
+    assert model.part("apm_m")["mask_phase"].shape[-1] == -(-size // 32)
     assert model(*episode_of(1, size)).shape == (1, 2, size, size)
 
 
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("masker='X'", {"masker": "X"}),
+        ("module 'apm' is unknown; did you mean 'apm_s'", {"modules": ["apm"]}),
+        ("each can be there once", {"modules": ["acpa", "acpa"]}),
+        (
+            "module 'acpa': settings are not as it wants them: hidden",
+            {"modules": [{"acpa": {"hidden": 0}}]},
+        ),
         ("unknown", {"backbone": "alexnet"}),
         ("32 pixels", {"image_size": 16}),
     ],

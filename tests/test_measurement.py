@@ -13,6 +13,7 @@ from cdfss import adapt
 from cdfss.backbones.normalisation import normalise, normalised, unnormalised
 from cdfss.data import episodes
 from cdfss.evaluation import analyses, measurement
+from cdfss.methods.frequency import weighted_by_phase
 from cdfss.methods.hsnet.model import COARSE
 
 COMPUTE = {"device": "cpu", "compile": False, "episodes_at_once": "auto"}
@@ -30,6 +31,11 @@ def pictures_of(data, episode, facts):
     read = [data[0].read(data[0].rows.loc[row], SIZE) for row in rows]
     images = normalise(torch.from_numpy(np.stack([image for image, _, _ in read])), facts)
     return images[0], images[1:], torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float()
+
+
+def weighted(model, maps):
+    """Maps after ACPA, without a support mask."""
+    return weighted_by_phase(maps, *(model.part("acpa")[name] for name in ("squeeze", "excite")))
 
 
 def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):
@@ -51,7 +57,7 @@ def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path
         adapted = adapt(model, support, masks, 2, 0.1)
         with torch.no_grad():
             maps = [adapted.model.features(p[None])[COARSE][-1] for p in (support[0], query)]
-            maps = [adapted.model.attention(adapted.model.masker(m))[0] for m in maps]
+            maps = [weighted(adapted.model, adapted.model.chain(m))[0] for m in maps]
         assert line.cka == pytest.approx(analyses.support_query_cka(*maps), rel=1e-4)
         assert line.query_information == pytest.approx(analyses.mutual_information(maps[1]), rel=1e-4)
         assert line.support_chance == pytest.approx(analyses.chance_information(maps[0]), rel=1e-4)
@@ -62,13 +68,14 @@ def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path
         with torch.no_grad():
             of_both = [adapted.model.features(p[None])[COARSE] for p in (query, support[0])]
             of_both = [
-                [adapted.model.attention(adapted.model.masker(m))[0] for m in maps] for maps in of_both
+                [weighted(adapted.model, adapted.model.chain(m))[0] for m in maps] for maps in of_both
             ]
         similar = analyses.similarity(*map(torch.stack, of_both), masks[0])
         assert np.allclose(line.similarity, similar.flatten(), atol=1e-4)
         assert np.allclose(line.activation, analyses.activation(maps[1]).flatten(), rtol=1e-4)
-        factor = adapted.model.masker.mask_phase.sigmoid().mean((0, 1)).detach()
-        assert np.allclose(line.phase_factor, factor.flatten(), atol=1e-6)
+        factor = adapted.model.part("apm_m")["mask_phase"].sigmoid().mean((0, 1)).detach()
+        assert line.factors.tolist() == ["amplitude", "phase"]
+        assert np.allclose(line.factor_maps[1], factor.flatten(), atol=1e-6)
         assert (line.height, line.width) == (3, 3)
 
 
@@ -78,7 +85,7 @@ def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoin
     measurement.features(settings, *files, checkpoint, None, path, COMPUTE)
     measured = measurement.load([path])
     assert len(measured) == 4
-    assert measured["amplitude_factor"].isna().all()
+    assert not measured["factors"].str.len().any()
     assert [steps.tolist() for steps in measured["step"]] == [[0]] * 4
     assert (measured["similarity"].map(np.max) <= 1 + 1e-5).all()
 

@@ -15,7 +15,7 @@ from cdfss.configuration import schema
 from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.shown import Shown
 from cdfss.evaluation import evaluate, results
-from cdfss.methods import calling, conformance, known, own
+from cdfss.methods import calling, conformance, hosts, known, own
 from cdfss.methods.contract import COUNTS, Given, Prediction
 from cdfss.running import provenance
 
@@ -76,7 +76,7 @@ def test_the_example_of_the_docs_is_twenty_lines_and_ends_up_keeping_the_contrac
     assert any("a batch gives what" in line for line in conformance.check("my_methods/nearest.py:Nearest"))
 
 
-@pytest.mark.parametrize("name", [name for name in known.METHODS if name != "hsnet"])
+@pytest.mark.parametrize("name", [n for n in known.METHODS if known.find(n).needs != "source"])
 def test_our_methods_keep_the_contract(name):
     conformance.check(name)
 
@@ -85,10 +85,10 @@ def test_our_methods_keep_the_contract(name):
     "settings",
     [
         {"steps": 0},
-        {"masker": "M", "attention": True, "steps": 2, "learning_rate": 0.1},
-        {"masker": "S", "steps": 1, "pairs": "leave_one_out"},
+        {"modules": ["apm_m", "acpa"], "steps": 2, "learning_rate": 0.1},
+        {"modules": ["apm_s"], "steps": 1, "pairs": "leave_one_out"},
         {"trained": ["learner"], "steps": 1, "learning_rate": 1e-4},
-        {"masker": "S", "steps": 1, "reset": "never"},
+        {"modules": ["apm_s"], "steps": 1, "reset": "never"},
         {"steps": 0, "vote": "mean"},
     ],
 )
@@ -154,12 +154,12 @@ def run_of(variant, **more):
         ({"method": "mine.py:Yours"}, r"there is no Yours in mine\.py"),
         ({"method": "mine.py:Mine", "levle": 1}, "levle is not a key; did you mean 'level'"),
         ({"method": "mine.py:Mine", "level": 2}, r"variants\.mine\.level is 2; it should be less than"),
-        ({"method": "copy", "masker": "S"}, r"variants\.mine\.masker is not a key"),
+        ({"method": "copy", "modules": ["apm_s"]}, r"variants\.mine\.modules is not a key"),
         (
             {"method": "copy", "backbone": "vgg16"},
             "backbone is 'vgg16', but method 'copy' needs no backbone",
         ),
-        ({"backbone": "vgg16"}, "uses the source model's"),
+        ({"backbone": "vgg16"}, "uses its source model's"),
     ],
 )
 def test_mistakes_about_methods_are_told_before_the_first_job(variant, message, mine):
@@ -284,7 +284,9 @@ def test_a_file_that_ends_python_and_a_package_that_fails_are_mistakes_in_words(
 def test_a_change_of_a_method_of_ours_that_ones_own_builds_on_is_seen(mine, monkeypatch):
     found = []
     for code in ("before", "after"):
-        monkeypatch.setattr(provenance, "code", lambda *modules, code=code: code if modules else "")
+        monkeypatch.setattr(
+            provenance, "code", lambda *modules, code=code: code if "methods.ridge" in modules else ""
+        )
         alone = own.code_of(mine())
         built_on = mine(
             ("import numpy as np\n", "import numpy as np\nfrom cdfss.methods.ridge import Ridge\n")
@@ -428,7 +430,7 @@ def test_rows_of_a_method_that_changed_after_the_plan_are_refused(mine):
     listed = pd.DataFrame({"episode": []})
     index = type("Index", (), {"identity": "x"})()
     mine(("pass", "pass  # changed"))
-    with pytest.raises(CdfssError, match="its files changed after this run was planned"):
+    with pytest.raises(CdfssError, match="its files, or its modules', changed after this run"):
         evaluate.origin(settings, index, listed, "rows")
 
 
@@ -438,10 +440,58 @@ def test_settings_of_a_method_that_is_derived_from_hsnet_reach_its_jobs(mine):
         "class Derived(HSNet):\n    class Settings(HSNet.Settings):\n"
         "        width: int = Field(3, description='w')\n"
     )
-    jobs = run_of({"method": "derived.py:Derived", "masker": "S", "width": 4})
+    jobs = run_of({"method": "derived.py:Derived", "modules": ["apm_s"], "width": 4})
     settings = jobs.evaluation_settings("fss1000", "mine", 1, 0)["settings"]
-    assert (settings["masker"], settings["width"]) == ("S", 4)
+    assert (settings["modules"], settings["width"]) == ([{"apm_s": {}}], 4)
     assert known.find("derived.py:Derived").Settings.model_validate(settings).width == 4
+
+
+def test_settings_of_a_method_that_is_derived_from_fptrans_reach_its_jobs(mine):
+    Path("tuned.py").write_text(
+        "from pydantic import Field\nfrom cdfss.methods.fptrans.method import Method as FPTrans\n\n"
+        "class Tuned(FPTrans):\n    class Settings(FPTrans.Settings):\n"
+        "        width: int = Field(3, description='w')\n"
+    )
+    jobs = run_of({"method": "tuned.py:Tuned", "width": 4})
+    settings = jobs.evaluation_settings("fss1000", "mine", 1, 0)["settings"]
+    assert settings == {"modules": [], "steps": 0, "learning_rate": None, "width": 4}
+
+
+def test_ones_own_method_may_have_fptrans_as_host_without_its_settings(mine):
+    host = "class Mine(contract.Method):\n    needs, host = 'source', 'fptrans'"
+    name = mine(("class Mine(contract.Method):", host))
+    assert Shown(run_of({"method": name})).kind_of("mine") == "other"
+
+
+def test_settings_whose_own_check_fails_are_told_with_its_line(mine):
+    name = mine(
+        ("import Field\n", "import Field, model_validator\n"),
+        (
+            "    def fit(",
+            "        @model_validator(mode='after')\n        def _check(self):\n            1 / 0\n\n"
+            "    def fit(",
+        ),
+    )
+    message = r"method 'mine\.py:Mine' failed: ZeroDivisionError: .*mine\.py, line 12: 1 / 0"
+    with pytest.raises(CdfssError, match=f"variants.mine: {message}"):
+        run_of({"method": name})
+    with pytest.raises(CdfssError, match=message):
+        calling.build(name, {}, Given(64))
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("hsnet", r"source\.checkpoint"),
+        ("patnet", r"source\.patnet\.checkpoint"),
+        ("fptrans", r"source\.fptrans\.checkpoint"),
+    ],
+)
+def test_a_given_model_that_cannot_be_taken_is_named_with_its_key(host, key, tmp_path):
+    backbone = "vit_small_patch16_384" if host == "fptrans" else "resnet18"
+    files = tmp_path / "c.safetensors", tmp_path / "c.json"
+    with pytest.raises(CdfssError, match=rf"^{key}: .*no\.pt is not a file"):
+        hosts.take(host, tmp_path / "no.pt", backbone, *files)
 
 
 def test_masks_of_ones_own_are_compared_as_well(mine):

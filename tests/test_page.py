@@ -19,7 +19,7 @@ COPY = "Copied <mask> of the support, which is a rather long title"
 VARIANTS = {
     "copy": {"method": "copy", "title": COPY},
     "baseline": {"title": "Baseline"},
-    "apm_s": {"title": "APM-S", "masker": "S"},
+    "apm_s": {"title": "APM-S", "modules": ["apm_s"]},
 }
 SETTINGS = table_settings(
     VARIANTS, ("lungs", "fss1000"), shots=[1, 5], published=False, title="Demo & more"
@@ -44,6 +44,8 @@ def made(tmp_path, pictured):
         tables.similarity_table(None, SETTINGS),
         tables.alternatives_table(evaluated, SETTINGS),
         tables.cost_table(evaluated, SETTINGS),
+        tables.transformer_table(evaluated[:0], SETTINGS),
+        *(tables.rivals_table(number, evaluated, SETTINGS) for number in (8, 9)),
     ]
     for table in made:
         paths = {

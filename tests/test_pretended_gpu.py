@@ -6,18 +6,22 @@ import numpy as np
 import on_device
 import pandas as pd
 import pytest
+import test_fptrans
 import torch
 from conftest import episode_of, small_hsnet
 from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
 from pretended import GPU, gpu
 from reference import VARIANTS
 from test_evaluation import SIZE, Stand, method_of, settings_of
+from test_fptrans import backbone  # noqa: F401 (a fixture)
 
 from cdfss import CdfssError, adapt
 from cdfss.data import episodes
 from cdfss.evaluation import evaluate, measurement, results
-from cdfss.methods import calling
-from cdfss.methods.hsnet import training
+from cdfss.methods import calling, conformance, training
+from cdfss.methods.contract import Given
+from cdfss.methods.fptrans import checkpoints as fptrans_checkpoints
+from cdfss.methods.fptrans.training import Trainee
 from cdfss.methods.hsnet.adaptation import Adaptation
 from cdfss.running import devices
 
@@ -212,14 +216,14 @@ def test_other_errors_of_a_batch_are_not_taken_for_a_lack_of_memory(data):
         evaluate.evaluate(settings, *data, Stand(too_large))
 
 
-@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["masker"]])
+@pytest.mark.parametrize("trained", [["learner"], ["backbone"], ["apm_s"]])
 def test_an_adaptation_that_is_done_with_leaves_no_memory_behind(trained):
     """Not even until the collector of cycles runs, which a GPU's memory does not wake."""
     import gc
     import weakref
 
     _, supports, masks = episode_of()
-    model = small_hsnet(masker="S")
+    model = small_hsnet(modules=["apm_s"])
     gc.collect()
     gc.disable()
     try:
@@ -257,7 +261,7 @@ def products_in(call):
 def test_inverse_transform_and_correlations_stay_float32(kind):
     """TF32 is not switched off by switching autocast off, and gradients are computed later."""
     _, supports, masks = episode_of(1)
-    model = small_hsnet(masker="S")
+    model = small_hsnet(modules=["apm_s"])
     model.learner.requires_grad_(False)
     before = torch.get_float32_matmul_precision()
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16", cache_enabled=False)
@@ -299,3 +303,29 @@ def test_compiled_layers_are_one_graph():
             found = torch._dynamo.explain(model.learner.encoder_layer4to3)(x)
         assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
     torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("backbone")
+def test_fptrans_keeps_to_one_device(tmp_path):
+    checkpoint = tmp_path / "c.safetensors"
+    fptrans_checkpoints.save(checkpoint, test_fptrans.small_model().state_dict(), test_fptrans.BACKBONE, {})
+    settings = {"backbone": test_fptrans.BACKBONE, "image_size": 64, "learning_rate": 1e-3, "seed": 0}
+
+    def call(device):
+        given = Given(64, device=device, backbone=test_fptrans.BACKBONE, checkpoint=checkpoint)
+        method = calling.build("fptrans", test_fptrans.TUNED[0], given)
+        found = calling.segment("fptrans", method, *conformance.episodes(64, 2)[:3])
+        torch.manual_seed(0)
+        trainee = Trainee(settings, None, device)
+        query, supports, masks = (t.to(device) for t in test_fptrans.episode_of_size(64)[:3])
+        batch = query, masks[:, 0] > 0, masks[:, 0] > 1, supports[:, 0], masks[:, 0]
+        loss, _ = trainee.loss(batch, np.random.RandomState(0))
+        loss.backward()
+        with torch.no_grad():
+            return found.probabilities, found.losses, loss.item(), trainee.logits(batch).cpu()
+
+    here = call(CPU)
+    with gpu():
+        there = call(GPU)
+    for mine, theirs in zip(here, there):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-3)

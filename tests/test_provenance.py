@@ -13,13 +13,14 @@ from PIL import Image
 
 from cdfss import CdfssError
 from cdfss.evaluation import results
+from cdfss.methods import hosts
 from cdfss.reports import page, tables
 from cdfss.reports.figures import style
 from cdfss.running import provenance
 from cdfss.running.files import replacing
 
 FACTS = {"index": "i1", "episodes": "e1", "checkpoint": "c1", "code": "k1", "kind": "rows"}
-FACTS |= {"method": "hsnet", "method_code": "h1"}
+FACTS |= {"method": "hsnet", "method_codes": {"hsnet": "h1"}}
 SETTINGS = {"domain": "lungs", "variant": "baseline", "shot": 1, "seed": 0, "image_size": 64}
 SETTINGS |= {"precision": "float32", "backbone": "resnet50", "steps": 0, "shard": 0, "shards": 1}
 
@@ -41,7 +42,7 @@ def rows_file(folder, variant="baseline", seconds=0, settings=None, **facts):
         ({"episodes": "e2"}, "episode lists of lungs, 1, 0"),
         ({"checkpoint": "c2"}, "source models"),
         ({"code": "k2"}, "versions of the code of rows"),
-        ({"method": "hsnet", "method_code": "h2"}, "versions of the method of hsnet"),
+        ({"method_codes": {"hsnet": "h2"}}, "versions of the method of hsnet"),
         ({"settings": {"image_size": 96}}, "image sizes"),
         ({"settings": {"precision": "tf32"}}, "precisions"),
         ({"settings": {"backbone": "vgg16"}}, "backbones"),
@@ -91,6 +92,32 @@ def test_source_models_differ_between_the_seeds_of_one_training_alone(tmp_path):
         assert f"The older 1: {wrong}. Delete these" in str(error.value)
 
 
+def test_each_host_has_one_model_and_each_module_code_of_its_own(tmp_path):
+    def of_host(name, host, checkpoint):
+        facts = {"checkpoint": checkpoint, "training": f"of {checkpoint}", "method_codes": {host: "1"}}
+        settings = {"variant": name, "host": host, "backbone": f"of {host}"}
+        return rows_file(tmp_path, name, settings=settings, **facts)
+
+    files = [of_host("a", "patnet", "p"), of_host("b", "fptrans", "f")]
+    provenance.must_agree(provenance.facts_of(files))
+    found = provenance.summary(files)["made from"]
+    assert found["checkpoint of rows"] == ["fptrans f", "patnet p"]
+    assert found["training of rows"] == ["fptrans of f", "patnet of p"]
+    files.append(of_host("c", "patnet", "other"))
+    with pytest.raises(CdfssError, match="source models of patnet differ"):
+        provenance.must_agree(provenance.facts_of(files))
+
+    def with_modules(name, **codes):
+        return rows_file(tmp_path, name, settings={"variant": name}, method_codes=codes)
+
+    files = [with_modules("d", hsnet="1", apm_s="2"), with_modules("e", hsnet="1", dff="3")]
+    provenance.must_agree(provenance.facts_of(files))
+    assert provenance.summary(files)["made from"]["methods"] == ["apm_s 2", "dff 3", "hsnet 1"]
+    for other, what in (({"hsnet": "1", "dff": "4"}, "dff"), ({"hsnet": "5"}, "hsnet")):
+        with pytest.raises(CdfssError, match=f"versions of the method of {what} differ"):
+            provenance.must_agree(provenance.facts_of([*files, with_modules("f", **other)]))
+
+
 def test_shards_of_one_list_and_source_seed_with_other_settings_are_refused(tmp_path):
     for seed, steps in ((0, 5), (1, 5), (1, 6)):
         facts = of_source(seed, f"c{seed}")
@@ -105,7 +132,7 @@ def test_rows_with_and_without_a_model_and_of_several_domains_belong_together(tm
     trivial = {key: SETTINGS[key] for key in ("domain", "shot", "seed", "image_size")}
     path = tmp_path / "copy.parquet"
     facts = {"index": "i1", "episodes": "e1", "code": "k1", "kind": "rows"}
-    facts |= {"method": "copy", "method_code": "t1"}
+    facts |= {"method": "copy", "method_codes": {"copy": "t1"}}
     lines = [row(np.random.RandomState(0), "lungs", "copy", 1, 0, e) for e in range(3)]
     results.save(lines, path, facts | {"settings": trivial | {"variant": "copy"}})
     other = [row(np.random.RandomState(0), "cells", "baseline", 1, 0, 0)]
@@ -170,7 +197,15 @@ def test_every_module_that_decides_numbers_counts():
         "evaluation.analyses",
         "methods.hsnet.information",
     }
-    assert modules_behind(*provenance.CODE["training"]) >= {"methods.hsnet.learner", "data.episodes"}
+    training = modules_behind(*provenance.CODE["training"])
+    assert training >= {"methods.training", "data.episodes"}
+    assert not training & hsnet - {"running.precision"}  # these come with the host
+    assert modules_behind("methods.hsnet.training") >= {"methods.hsnet.learner", "methods.training"}
+    assert (
+        hosts.code_of({})
+        == hosts.code_of({"host": "hsnet"})
+        != provenance.code(*provenance.CODE["training"])
+    )
 
 
 def test_the_commit_is_that_of_the_package_and_not_of_where_it_is_used(tmp_path):

@@ -21,11 +21,11 @@ from cdfss.reports import tables
 VARIANTS = {
     "foreground": {"method": "foreground"},
     "baseline": {"title": "Baseline"},
-    "apm_s": {"title": "APM-S", "masker": "S"},
-    "zero": {"title": "Zero", "masker": "S", "steps": 0, "main": False},
-    "acpa": {"attention": True, "main": False},
+    "apm_s": {"title": "APM-S", "modules": ["apm_s"]},
+    "zero": {"title": "Zero", "modules": ["apm_s"], "steps": 0, "main": False},
+    "acpa": {"modules": ["acpa"], "main": False},
     "tuned": {"trained": ["learner"], "main": False},
-    "fast": {"masker": "S", "learning_rate": 0.5, "main": False},
+    "fast": {"modules": ["apm_s"], "learning_rate": 0.5, "main": False},
 }
 SETTINGS = table_settings(VARIANTS, shots=[1, 5])
 
@@ -250,13 +250,13 @@ def test_a_primary_comparison_that_cannot_be_shown_is_refused(variants, primary,
 
 
 def test_the_baseline_is_main_whatever_it_says():
-    variants = {"baseline": {"main": False}, "apm_s": {"masker": "S"}}
+    variants = {"baseline": {"main": False}, "apm_s": {"modules": ["apm_s"]}}
     settings = table_settings(variants, primary={"against": "baseline"})
     assert settings["primary"] == {"variant": "apm_s", "against": "baseline"}
 
 
 def test_where_all_votes_are_of_another_rule_there_is_a_baseline_too():
-    variants = {"plain": {"vote": "mean"}, "apm_s": {"masker": "S", "vote": "mean"}}
+    variants = {"plain": {"vote": "mean"}, "apm_s": {"modules": ["apm_s"], "vote": "mean"}}
     settings = table_settings(variants)
     assert (settings["baseline"], settings["variants"]["plain"]["kind"]) == ("plain", "baseline")
     assert "plain" in settings["shown"]["cost"]
@@ -404,7 +404,7 @@ def test_a_diverged_adaptation_is_told_where_it_counts():
 
 def test_episodes_that_the_published_rule_decides_are_told_by_domain():
     variants = VARIANTS | {"other": {"vote": "majority", "main": False}}
-    variants["apm_m"] = {"title": "APM-M", "masker": "M"}
+    variants["apm_m"] = {"title": "APM-M", "modules": ["apm_m"]}
     settings = table_settings(variants, shots=[1, 5])
     lines = rows(variants=tuple(variants), seeds=(0,))
     for line in lines:
@@ -448,7 +448,7 @@ def test_episodes_in_which_modules_cannot_act_are_told_once():
         line["supports_unseen"] = None if line["variant"] == "foreground" else 4  # the fifth is seen
     settings = table_settings(VARIANTS, shots=[1, 5], seeds=[0, 1])
     expected = (
-        "Episodes in which APM and ACPA cannot act, since no support's mask holds a position of the "
+        "Episodes in which modules cannot act, since no support's mask holds a position of the "
         "stride-32 maps: lungs, 5-shot: 1 of 48; cells, 1-shot: 5 of 48."
     )
     for make in (tables.main_table, tables.insertion_table, tables.alternatives_table):
@@ -639,7 +639,7 @@ def test_tables_of_features_say_what_a_run_without_models_lacks():
 
 
 def test_without_a_baseline_there_are_no_differences():
-    settings = table_settings({"copy": {"method": "copy"}, "apm_s": {"masker": "S"}}, shots=[1])
+    settings = table_settings({"copy": {"method": "copy"}, "apm_s": {"modules": ["apm_s"]}}, shots=[1])
     table = tables.main_table(pd.DataFrame(rows(variants=("copy", "apm_s"), shots=(1,))), settings)
     assert "gain" not in table.numbers
     assert [line[0] for line in table.sections[0].lines] == ["copy", "apm_s", "episodes"]
@@ -821,7 +821,8 @@ def test_measurements_survive_their_files(tmp_path):
     loaded = measurement.load([tmp_path / "f.parquet"])
     assert len(measurement.load(tmp_path / "f.parquet")) == len(lines)
     assert np.allclose(loaded["phases"].iloc[3], lines[3]["phases"])
-    assert loaded["amplitude_factor"].isna().sum() == len(lines) / 2
+    assert (loaded["factors"].str.len() == 2).sum() == len(lines) / 2
+    assert np.allclose(loaded["factor_maps"].iloc[-1][1], lines[-1]["factor_maps"][1])
     assert measurement.load([]) is None
 
 
@@ -839,7 +840,7 @@ def test_tables_and_figures_need_no_torch():
         "cdfss.reports.figures.filtering, cdfss.reports.figures.training, cdfss.reports.page, "
         "cdfss.reports.gallery, cdfss.configuration.preflight, cdfss.evaluation.evaluate, "
         "cdfss.evaluation.measurement, cdfss.methods.hsnet.method, cdfss.methods.ridge, "
-        "cdfss.methods.prototypes"
+        "cdfss.methods.propagation, cdfss.methods.prototypes"
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -891,7 +892,7 @@ def test_a_variant_that_always_diverged_leaves_its_cells_empty():
 
 
 def test_a_domain_of_which_no_episode_is_left_has_no_section():
-    settings = table_settings({n: {"masker": n[-1].upper()} for n in ("apm_s", "apm_m")}, shots=[1])
+    settings = table_settings({n: {"modules": [n]} for n in ("apm_s", "apm_m")}, shots=[1])
     measured = feature_rows(settings, ("apm_s", "apm_m"))
     for line in chosen(measured, domain="cells"):
         if (line["episode"] < 3) == (line["variant"] == "apm_s"):
@@ -943,3 +944,95 @@ def test_rows_of_an_older_version_are_refused(tmp_path):
     old.to_parquet(tmp_path / "old.parquet")
     with pytest.raises(CdfssError, match="has no column steps, parameters_tuned: it was made by an older"):
         results.load([tmp_path / "old.parquet"])
+
+
+RIVALS = {
+    "baseline": {"title": "Baseline"},
+    "apm_s": {"title": "APM-S", "modules": ["apm_s"]},
+    "gfnet": {"title": "GFNet", "modules": ["gfnet"], "main": False},
+    "whitening": {"title": "Whitening", "modules": ["whitening"], "main": False},
+    "mmc": {"title": "MMC (oracle)", "modules": ["mmc_oracle"], "main": False},
+    "fptrans": {"title": "FPTrans", "method": "fptrans", "main": False},
+    "fptrans_apm_s": {"title": "FPTrans + APM-S", "method": "fptrans", "modules": ["apm_s"], "main": False},
+}
+
+
+def test_tables_7_to_9_hold_each_family_beside_its_own_baseline_and_the_printed_values():
+    domains = ("fss1000", "chestxray")
+    settings = table_settings(RIVALS, domains, shots=[1], published=True)
+    lines = rows(domains, tuple(RIVALS), shots=(1,))
+    made = {7: tables.transformer_table(pd.DataFrame(lines), settings)}
+    made |= {n: tables.rivals_table(n, pd.DataFrame(lines), settings) for n in (8, 9)}
+    shown = {n: list(dict.fromkeys(table.numbers["variant"])) for n, table in made.items()}
+    assert shown == {
+        7: ["fptrans", "fptrans_apm_s"],
+        8: ["baseline", "gfnet", "apm_s"],
+        9: ["baseline", "whitening", "mmc", "apm_s"],
+    }
+    of_baseline = {7: "fptrans", 8: "baseline", 9: "baseline"}
+    for number, table in made.items():
+        numbers, baseline = by_cell(table), of_baseline[number]
+        assert numbers.loc[baseline]["gain"].isna().all()
+        for variant in set(shown[number]) - {baseline}:
+            for domain in domains:
+                miou, against = (
+                    miou_by_hand(lines, variant=name, domain=domain) for name in (variant, baseline)
+                )
+                assert numbers.at[(variant, domain, 1), "miou"] == pytest.approx(miou)
+                assert numbers.at[(variant, domain, 1), "gain"] == pytest.approx(miou - against)
+    printed = {
+        n: [line[0] for line, role in zip(section.lines, section.roles) if role == "quoted"]
+        for n, section in ((n, of_shot(table, 1)) for n, table in made.items())
+    }
+    assert printed[7] == ["quoted: PerSAM", "quoted: FPTrans", "quoted: FPTrans + APM-S"]
+    assert printed[8] == ["quoted: DFF", "quoted: GFNet", "quoted: ARP", "quoted: DAC"]
+    assert printed[9] == [
+        f"quoted: {name}" for name in ("MMC (simple)", "MMC (oracle)", "SRIP", "whitening")
+    ]
+    (dff,) = [line for line in of_shot(made[8], 1).lines if line[0] == "quoted: DFF"]
+    assert dff[1:] == ["78.18", "60.29", f"{(78.18 + 60.29) / 2:.2f}"]
+    titles = [line[0] for line in of_shot(made[9], 1).lines]
+    assert "MMC (oracle) (sees the query's mask)" in titles
+
+
+def test_table_7_without_a_plain_transformer_compares_with_nothing():
+    variants = {name: RIVALS[name] for name in ("baseline", "fptrans_apm_s")}
+    settings = table_settings(variants, shots=[1])
+    table = tables.transformer_table(pd.DataFrame(rows(variants=("fptrans_apm_s",), shots=(1,))), settings)
+    assert "gain" not in table.numbers
+    assert any("Not in this run: FPTrans as it is" in note for note in table.notes)
+    assert not any("Baseline: FPTrans" in note or "self-pairs" in note for note in table.notes)
+
+
+def test_a_cost_beside_a_baseline_of_a_given_model_has_its_factor():
+    settings = table_settings({"baseline": {}, "patnet": {"method": "patnet"}}, shots=[1])
+    generator = np.random.RandomState(0)
+    lines = [
+        row(generator, domain, variant, 1, 0, episode, source)
+        for domain in settings["domains"]
+        for variant, source in (("baseline", None), ("patnet", 0))
+        for episode in range(24)
+    ]
+    frame = pd.DataFrame(lines).astype({"source": "Int32"})
+    factors = tables.cost_table(frame, settings).numbers.set_index("variant")["factor"]
+    assert factors["baseline"] == 1
+    assert np.isfinite(factors["patnet"])
+
+
+def test_measurements_of_another_version_are_refused_in_words(tmp_path):
+    results.save(feature_rows(SETTINGS, ("baseline",)), tmp_path / "f.parquet", {}, measurement.FEATURES)
+    old = pq.read_table(tmp_path / "f.parquet").drop(["factors", "factor_maps"])
+    pq.write_table(old, tmp_path / "old.parquet")
+    with pytest.raises(CdfssError, match="no column 'factors': it was measured by another version"):
+        measurement.load([tmp_path / "old.parquet"])
+
+
+def test_tables_7_to_9_say_what_a_run_lacks():
+    settings = table_settings({"baseline": {}}, shots=[1])
+    mine = pd.DataFrame(rows(variants=("baseline",), shots=(1,)))
+    for table, lacks in (
+        (tables.transformer_table(None, settings), "FPTrans with modules"),
+        (tables.rivals_table(8, mine, settings), "other frequency methods in APM's place"),
+        (tables.rivals_table(9, mine, settings), "channel-correlation methods in APM's place"),
+    ):
+        assert any(note.startswith(f"Not in this table: {lacks}") for note in table.notes), table.notes

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from conftest import square_mask, write_picture
 
@@ -14,7 +15,8 @@ from cdfss.data import index
 from cdfss.data.episodes import sample
 from cdfss.evaluation import results
 from cdfss.methods import source as source_model
-from cdfss.methods.hsnet import checkpoints, training
+from cdfss.methods import training
+from cdfss.methods.hsnet import checkpoints
 
 SETTINGS = {
     "epochs": 3,
@@ -27,11 +29,19 @@ SETTINGS = {
     "validation": {"split": "trn", "episodes": 4},
 }
 
+HOSTS = {
+    "hsnet": SETTINGS,
+    "fptrans": SETTINGS | {"host": "fptrans", "backbone": "test_vit", "learning_rate": 1e-2},
+}
+
 # A training in a process of its own, which saves its state after every batch, three an epoch, and
 # kills itself within the batch after `last`.
 SCRIPT = """
-import json, os, signal, sys, threading, torch
-from cdfss.methods.hsnet import training
+import dataclasses, json, os, signal, sys, threading, torch
+from cdfss.backbones import facts
+from cdfss.methods import training
+# A small network of timm beside the known ones.
+facts.BACKBONES["test_vit"] = dataclasses.replace(facts.facts_of("vit_small_patch16_384"))
 torch.set_num_threads(1)
 training.SAVE_EVERY = 0
 settings, folder, last = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -42,7 +52,7 @@ def save_and_die(state):
         threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
 training._State.save = save_and_die
 index = folder + "/index.parquet"
-training.run(settings, index, index, None, folder + "/c.safetensors", folder + "/c.json",
+training.run(settings, index, index, folder + "/weights.pth", folder + "/c.safetensors", folder + "/c.json",
              folder + "/history.parquet", folder + "/state",
              {"device": "cpu", "compile": False, "cache_gb": 1.0}, 1)
 """
@@ -70,27 +80,31 @@ def source(tmp_path_factory):
     return root
 
 
-def train(folder, source, last=-1):
+def train(folder, source, settings, last=-1):
     """Output and exit status of a training that is killed after `last` batches."""
     folder.mkdir(exist_ok=True)
     if not (folder / "index.parquet").exists():
         (folder / "index.parquet").write_bytes((source / "index.parquet").read_bytes())
-    arguments = [sys.executable, "-c", SCRIPT, json.dumps(SETTINGS), str(folder), str(last)]
+        torch.manual_seed(0)
+        network = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True)
+        torch.save(network.state_dict(), folder / "weights.pth")
+    arguments = [sys.executable, "-c", SCRIPT, json.dumps(settings), str(folder), str(last)]
     process = subprocess.run(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
     )
     return process.stdout, process.returncode
 
 
-def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    output, status = train(whole, source)
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_training_killed_twice_ends_as_an_uninterrupted_one(host, tmp_path, source):
+    whole, broken, settings = tmp_path / "whole", tmp_path / "broken", HOSTS[host]
+    output, status = train(whole, source, settings)
     assert status == 0, output
     for last in (2, 5):
-        output, status = train(broken, source, last)
+        output, status = train(broken, source, settings, last)
         assert status == -signal.SIGKILL, output
         assert not (broken / "c.safetensors").exists()
-    output, status = train(broken, source)
+    output, status = train(broken, source, settings)
     assert status == 0, output
     assert "resuming source training" in output
     assert (whole / "c.safetensors").read_bytes() == (broken / "c.safetensors").read_bytes()
@@ -102,7 +116,16 @@ def test_a_training_killed_twice_ends_as_an_uninterrupted_one(tmp_path, source):
     assert not list(broken.glob("state/*/state.pt"))
     facts = results.facts(whole / "history.parquet")
     assert facts["training"] == source_model.training(whole / "c.safetensors") != "given"
-    chosen = checkpoints.build(whole / "c.safetensors", "efficientnet_lite0", None, image_size=64)
+    assert facts["settings"] == settings
+
+
+def test_a_trained_model_is_frozen_and_holds_what_was_trained(tmp_path, source):
+    loaded = index.load(source / "index.parquet")
+    listed = sample(loaded, split="trn", shot=1, seed=0, number=4)
+    files = [tmp_path / file for file in ("c.safetensors", "history.parquet", "state")]
+    cpu = torch.device("cpu")
+    training.train(SETTINGS | {"epochs": 1}, loaded, loaded, listed, "imagenet", *files, cpu, cache=1e9)
+    chosen = checkpoints.build(files[0], "efficientnet_lite0", None, image_size=64)
     assert not any(p.requires_grad for p in chosen.parameters())
 
 

@@ -149,6 +149,23 @@ def why_not_hsnet(name: str) -> str | None:
     )
 
 
+def why_not_fptrans(name: str) -> str | None:
+    """Why FPTrans cannot be built on a backbone, and on which it can; None where it can.
+
+    Raises:
+        CdfssError: as `facts_of`.
+    """
+    fitting = [n for n, f in BACKBONES.items() if len(f.strides) == 1 and not n.endswith("dinov3")]
+    facts_of(name)
+    if name in fitting:
+        return None
+    turns = "turns its tokens by their positions, and prompts have none"
+    return (
+        f"FPTrans puts prompts beside the patches of a vision transformer, and backbone {name!r} "
+        f"{turns if name.endswith('dinov3') else 'is none'}; take one of {', '.join(fitting)}"
+    )
+
+
 def how_to_get(name: str, path) -> str:
     """How a user gets the weights of a backbone to `path`, with size and licence."""
     facts = facts_of(name)

@@ -15,7 +15,7 @@ from cdfss.backbones.network import Backbone
 HEADS = ("head.", "head_dist.")  # entries of the classifiers, which are not used
 
 
-def _whole(images: Tensor, stride: int) -> Tensor:
+def whole(images: Tensor, stride: int) -> Tensor:
     """Images (B, 3, S, S), bilinearly resized to the next multiple of the stride if S is none."""
     size = [-(-side // stride) * stride for side in images.shape[-2:]]
     if size == list(images.shape[-2:]):
@@ -92,7 +92,7 @@ class ConvNeXt(_InOrder):
 
     def maps(self, images):
         net = self.network
-        x = net.stem(_whole(images, 32))
+        x = net.stem(whole(images, 32))
         maps = []
         for number, stage in enumerate(net.stages):
             x = stage.downsample(x)
@@ -117,7 +117,7 @@ class Transformer(Backbone):
         super().__init__(name, network)
 
     def maps(self, images):
-        images = _whole(images, *self.facts.strides)
+        images = whole(images, *self.facts.strides)
         return self.network.forward_intermediates(images, PATCHES, norm=True, intermediates_only=True)
 
     def entries(self, published):

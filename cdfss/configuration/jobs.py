@@ -8,7 +8,8 @@ from functools import cache, cached_property
 from typing import Any
 
 from cdfss.configuration.schema import PLACE, SOURCE_SPLIT, Compute, Configuration
-from cdfss.methods import known, own
+from cdfss.methods import known
+from cdfss.running.provenance import digest
 
 
 class Jobs:
@@ -22,14 +23,26 @@ class Jobs:
         """Variants that need the source model."""
         return self._needing("source")
 
+    @cached_property
+    def models(self) -> list[tuple[str, int | None]]:
+        """Host and seed of every source model; None is one that was given, `source.checkpoint`."""
+        hosts = dict.fromkeys(map(self.run.host_of, self.source_variants))
+        return [(host, seed) for host in hosts for seed in self.seeds_of(host)]
+
+    def seeds_of(self, host: str) -> list[int | None]:
+        """Seeds of a host's source models; [None] is a given one."""
+        return [None] if self.run.source.of(host).checkpoint else self.run.source.seeds
+
     @property
     def sources(self) -> list[int | None]:
-        """Seeds of the source models; None is a model that was given, `source.checkpoint`."""
-        return [None] if self.run.source.checkpoint else self.run.source.seeds
+        """Seeds that rows may be told apart by; [None] where all source models were given."""
+        trained = [seed for _, seed in self.models if seed is not None]
+        return list(dict.fromkeys(trained)) or ([None] if self.models else self.run.source.seeds)
 
     def sources_of(self, variant: str) -> list[int | None]:
-        """Those of `sources` that a variant is evaluated with; [None] if it needs none."""
-        return self.sources if variant in self.source_variants else [None]
+        """Seeds of the source models that a variant is evaluated with; [None] if it needs none."""
+        host = self.run.host_of(variant)
+        return self.seeds_of(host) if host else [None]
 
     @cached_property
     def device_variants(self) -> list[str]:
@@ -72,7 +85,7 @@ class Jobs:
     def indexes(self) -> list[tuple[str, str]]:
         """(data set, split) of every index that the run reads."""
         pairs = [(name, domain.split) for name, domain in self.run.domains.items()]
-        if self.run.source.checkpoint is None and self.source_variants:
+        if any(seed is not None for _, seed in self.models):
             pairs += [(self.run.source.data, SOURCE_SPLIT)]
             pairs += [(self.run.source.validation.data, self.run.source.validation.split)]
         return list(dict.fromkeys(pairs))
@@ -81,10 +94,12 @@ class Jobs:
         entry = self.run.domains[domain]
         return {"split": entry.split, "number": entry.episodes, "shot": shot, "seed": seed}
 
-    def source_settings(self, seed: int) -> dict[str, Any]:
-        settings = self.run.source.model_dump(mode="json", exclude={"checkpoint", "seeds"})
-        settings |= {"seed": seed, "threads": self.run.compute.threads}
-        return settings | {"backbone": self.run.backbone, **self._numbers()}
+    def source_settings(self, seed: int, host: str = "hsnet") -> dict[str, Any]:
+        """What a source training depends on."""
+        own = self.run.source.of(host).model_dump(mode="json", exclude={"backbone", "checkpoint"})
+        settings = self.run.source.model_dump(mode="json", include={"data", "validation"}) | own
+        settings |= {"seed": seed, "threads": self.run.compute.threads, **_host(host)}
+        return settings | {"backbone": self.run.backbone_of_host(host), **self._numbers()}
 
     def evaluation_settings(
         self, domain: str, variant: str, shot: int, seed: int, source: int | None = None
@@ -98,22 +113,24 @@ class Jobs:
         settings = {"domain": domain, "variant": variant, "shot": shot, "seed": seed}
         settings |= {"image_size": self.run.image_size, "method": entry.method}
         settings["settings"] = entry.settings.of_domain(domain, self.run.adaptation.model_dump())
-        if own.is_own(entry.method):
-            settings["code"] = self._code_of(entry.method)
+        if known.is_own(entry.method, entry.settings):
+            settings["code"] = self._code_of(variant)
         if entry.method_class.needs != "nothing":
             settings["precision"] = self.run.compute.precision
         if source is not None:
             settings["source"] = source
         backbone = self.run.backbone_of(variant)
-        return settings | ({"backbone": backbone} if backbone else {})
+        settings |= {"backbone": backbone} if backbone else {}
+        return settings | _host(self.run.host_of(variant) or "hsnet")
 
     @cache  # noqa: B019 (as long as the run)
-    def _code_of(self, method: str) -> str:
-        return known.code_of(method)
+    def _code_of(self, variant: str) -> str:
+        entry = self.run.variants[variant]
+        return digest(known.codes_of(entry.method, entry.settings.model_dump(mode="json")))
 
     def analysis_settings(self, domain: str, variant: str) -> dict:
         """What the measurements of a variant's features depend on."""
-        first = self.run.shots[0], self.run.seeds[0], self.sources[0]
+        first = self.run.shots[0], self.run.seeds[0], self.sources_of(variant)[0]
         settings = self.evaluation_settings(domain, variant, *first)
         return settings | {"episodes": self.run.analysis.episodes}
 
@@ -121,8 +138,8 @@ class Jobs:
         """What the evaluation of the source model on filtered pictures depends on."""
         settings = {"domain": domain, "shot": self.run.shots[0], "seed": self.run.seeds[0]}
         settings |= {"method": "hsnet", "settings": {"steps": 0}, "backbone": self.run.backbone}
-        if self.sources[0] is not None:
-            settings["source"] = self.sources[0]
+        if (first := self.seeds_of("hsnet")[0]) is not None:
+            settings["source"] = first
         return settings | self._numbers() | self.run.analysis.model_dump()
 
     def _numbers(self) -> dict[str, Any]:
@@ -135,6 +152,11 @@ class Jobs:
     def shards_of(self, variant: str) -> int:
         """Jobs that an episode list of a variant is split into; order matters without reset."""
         return 1 if self.run.variants[variant].settings.goes_on else self.run.shards
+
+
+def _host(name: str) -> dict[str, str]:
+    """A host as a setting; HSNet's jobs are older than that there were others, and name none."""
+    return {} if name == "hsnet" else {"host": name}
 
 
 def compute_settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.schema import Configuration
 from cdfss.data import download, places, readers, tracking
 from cdfss.errors import CdfssError, again
-from cdfss.methods import known
+from cdfss.methods import hosts, known
 from cdfss.running import devices, files, provenance
 
 
@@ -46,9 +46,11 @@ def missing(jobs: Jobs) -> list[str]:
             reason = str(error)
         if reason:
             lines.append(reason)
-    checkpoint = jobs.run.source.checkpoint
-    if checkpoint is not None and not checkpoint.is_file():
-        lines.append(f"source.checkpoint: {checkpoint} is not a file; set it to a trained model")
+    for host in dict.fromkeys(host for host, _ in jobs.models):
+        checkpoint = jobs.run.source.of(host).checkpoint
+        if checkpoint is not None and not checkpoint.is_file():
+            key = hosts.key_of(host)
+            lines.append(f"{key}.checkpoint: {checkpoint} is not a file; set it to a trained model")
     for backbone in jobs.backbones:
         weights = weights_file(jobs.run, backbone)
         if weights and (reason := download.backbone_obstacle(backbone, weights)):
@@ -200,11 +202,21 @@ def older_code(folder: str | Path) -> list[str]:
 
 def _is_of_now(found: dict) -> bool:
     """Whether a file's facts name the code that would make it now."""
-    modules, method = provenance.CODE.get(found.get("kind")), found.get("method")
-    if modules is None or found.get("code") != provenance.code(*modules):
+    kind, method = found.get("kind"), found.get("method")
+    if kind not in provenance.CODE:
         return False
-    # A user's own method is among the settings of its jobs, which run again.
-    return method not in known.METHODS or found.get("method_code") == known.code_of(method)
+    if kind == "training":
+        settings = found.get("settings", {})
+        return settings.get("host", "hsnet") in hosts.HOSTS and found.get("code") == hosts.code_of(settings)
+    if found.get("code") != provenance.code(*provenance.CODE[kind]):
+        return False
+    settings = found.get("settings", {})
+    if method not in known.METHODS or "code" in settings:
+        return True  # code of the user's is among the settings of its jobs, which run again
+    try:
+        return found.get("method_codes") == known.codes_of(method, settings.get("settings", {}))
+    except ValueError:  # settings of another version
+        return False
 
 
 def _rules_of(kind: str, method: str | None) -> str:

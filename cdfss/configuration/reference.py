@@ -12,6 +12,8 @@ from cdfss.configuration.schema import (
     Configuration,
     Data,
     Domain,
+    OfFPTrans,
+    OfHost,
     Primary,
     Section,
     Source,
@@ -19,6 +21,7 @@ from cdfss.configuration.schema import (
     Variant,
 )
 from cdfss.methods import known
+from cdfss.methods.modules import known as modules
 
 
 def schema() -> str:
@@ -36,6 +39,8 @@ def reference() -> str:
         ("Top level", "", Configuration),
         ("A data set", "data.<name>.", Data),
         ("Source training", "source.", Source),
+        ("Source training of PATNet", "source.patnet.", OfHost),
+        ("Source training of FPTrans", "source.fptrans.", OfFPTrans),
         ("Validation of the source training", "source.validation.", Validation),
         ("How jobs compute", "compute.", Compute),
         ("A target domain", "domains.<name>.", Domain),
@@ -46,6 +51,10 @@ def reference() -> str:
         *(
             (f"A variant with method: {name}", "variants.<name>.", known.find(name).Settings)
             for name in known.METHODS
+        ),
+        *(
+            (f"Module {name}", f"variants.<name>.modules.{name}.", modules.find(name).Settings)
+            for name in modules.MODULES
         ),
     ):
         if not model.model_fields:

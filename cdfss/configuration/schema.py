@@ -14,16 +14,16 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    ValidationError,
     create_model,
     model_validator,
 )
 
-from cdfss.backbones.facts import BACKBONES, why_not_hsnet
+from cdfss.backbones.facts import BACKBONES
 from cdfss.errors import CdfssError
-from cdfss.methods import contract, known
+from cdfss.methods import contract, hosts, known, own
 from cdfss.methods.contract import Count, Name, Positive
-from cdfss.methods.hsnet.method import RATE, STEPS
-from cdfss.methods.hsnet.method import Settings as HSNetSettings
+from cdfss.methods.modules.settings import RATE, STEPS, Tuned
 
 FORMATS = ("pascal", "fss1000", "deepglobe", "isic2018", "chestxray", "folder")
 SCENES = ("everyday", "objects", "landcover", "lesions", "lungs")
@@ -144,8 +144,33 @@ class Validation(Section):
     episodes: Count = Field(2400, description="number of 1-shot episodes after every epoch")
 
 
+class OfHost(Section):
+    """Source training of another host than HSNet, where it differs."""
+
+    backbone: Literal[tuple(BACKBONES)] | None = Field(
+        None, description="its network; empty: `backbone` of the run"
+    )
+    epochs: Count | None = Field(None, description="empty: source.epochs")
+    batch_size: Count | None = Field(None, description="episodes per step; empty: source.batch_size")
+    learning_rate: Positive | None = Field(None, description="empty: source.learning_rate")
+    checkpoint: Folder | None = Field(
+        None, description="a trained model of it instead: .safetensors of ours, or a published file"
+    )
+
+
+class OfFPTrans(OfHost):
+    """Source training of FPTrans: stochastic gradient descent on the whole transformer."""
+
+    backbone: Literal[tuple(BACKBONES)] | None = Field(
+        "vit_base_patch16_384", description="a vision transformer; empty: `backbone` of the run"
+    )
+    epochs: Count | None = Field(60, description="as published for ViT (30 for DeiT)")
+    batch_size: Count | None = Field(4, description="episodes per step, as published")
+    learning_rate: Positive | None = Field(1e-3, description="of its gradient descent, as published")
+
+
 class Source(Section):
-    """Source training of HSNet."""
+    """Source training of HSNet, and of other hosts where these differ."""
 
     data: Name = Field("pascal", description="a key of `data`")
     validation: Validation = Validation()
@@ -160,6 +185,16 @@ class Source(Section):
     checkpoint: Folder | None = Field(
         None, description="a trained HSNet instead: .safetensors of ours, or a published .pt"
     )
+    patnet: OfHost = OfHost()
+    fptrans: OfFPTrans = OfFPTrans()
+
+    def of(self, host: str) -> OfHost:
+        """What is configured of a host's training, with HSNet's where it is left empty."""
+        own = {} if host == "hsnet" else getattr(self, host).model_dump()
+        if host == "hsnet":
+            own["checkpoint"] = self.checkpoint
+        common = {key: getattr(self, key) for key in ("epochs", "batch_size", "learning_rate")}
+        return OfHost(**common | {key: value for key, value in own.items() if value is not None})
 
     @model_validator(mode="before")
     @classmethod
@@ -167,15 +202,6 @@ class Source(Section):
         if isinstance(values, dict) and "seed" in values:
             raise ValueError(f"`seed` is called `seeds` now and is a list; write seeds: [{values['seed']}]")
         return values
-
-    @model_validator(mode="after")
-    def _one_given_model(self):
-        if self.checkpoint is not None and len(self.seeds) > 1:
-            raise ValueError(
-                f"seeds is {self.seeds}, but checkpoint is one model that is trained already; remove one "
-                "of the two"
-            )
-        return self
 
 
 class Compute(Section):
@@ -221,7 +247,7 @@ class Domain(Section):
 
 
 class Adaptation(Section):
-    """Defaults that a variant of HSNet may override."""
+    """Defaults that a variant whose modules are tuned may override."""
 
     steps: int = Field(STEPS, ge=0, description="Adam steps per episode (paper 5.1)")
     learning_rate: Positive | dict[Name, Positive] = Field(
@@ -235,7 +261,7 @@ class Variant(Section):
     title: Title | None = Field(None, description="row heading in tables; default the key")
     method: str = Field(
         "hsnet",
-        description="hsnet, ridge, prototypes, foreground or copy; or your own: folder/file.py:Class, or "
+        description=f"{', '.join(known.METHODS)}; or your own: folder/file.py:Class, or "
         "module:Class of an installed one (docs/methods.md)",
     )
     backbone: Literal[tuple(BACKBONES)] | None = Field(
@@ -254,7 +280,7 @@ class Variant(Section):
         needs = self.method_class.needs
         if self.backbone is not None and needs != "backbone":
             why = (
-                "uses the source model's, `backbone` of the run"
+                "uses its source model's (`backbone` of the run, or source.<host>.backbone)"
                 if needs == "source"
                 else "needs no backbone"
             )
@@ -295,9 +321,10 @@ def _checked_variant(values) -> Variant:
         raise ValueError(f"method is {method!r}; expected a name, such as ridge, or folder/file.py:Class")
     try:
         keys = variant_of(method)
+        with own.told(method, "method", passes=ValidationError):
+            return keys.model_validate(values)
     except CdfssError as error:
         raise ValueError(str(error)) from error
-    return keys.model_validate(values)
 
 
 class _OwnVariant(Variant):
@@ -379,7 +406,10 @@ class Configuration(Section):
         "resnet50",
         description="frozen network (docs/backbones.md); HSNet needs one that has strides 8, 16 and 32",
     )
-    seeds: Seeds = Field([0], description="of the episode lists and of ACPA's first weights")
+    seeds: Seeds = Field(
+        [0],
+        description="of the episode lists, and of all that methods draw, such as first weights of modules",
+    )
     shots: Annotated[list[Count], AfterValidator(_distinct)] = Field(
         [1, 5], min_length=1, description="supports per episode"
     )
@@ -414,11 +444,17 @@ class Configuration(Section):
                     f"shots is {self.shots}: variants.{name} with method {entry.method!r} needs at least "
                     f"{least} supports; remove {', '.join(map(str, few))}, or the variant"
                 )
-        trained = [name for name, entry in self.variants.items() if entry.method_class.needs == "source"]
-        if trained and (reason := why_not_hsnet(self.backbone)):
-            raise ValueError(
-                f"{reason}, or leave out the variants that need a source model: {', '.join(trained)}"
-            )
+        for host in hosts.HOSTS:
+            built = [name for name in self.variants if self.host_of(name) == host]
+            if built and len(self.source.seeds) > 1 and self.source.of(host).checkpoint is not None:
+                raise ValueError(
+                    f"source.seeds is {self.source.seeds}, but {hosts.key_of(host)}.checkpoint is one "
+                    "model that is trained already; remove one of the two"
+                )
+            if built and (reason := hosts.HOSTS[host].why_not(self.backbone_of_host(host))):
+                raise ValueError(
+                    f"{reason}, or leave out the variants that need its source model: {', '.join(built)}"
+                )
         for kind, entries in (("variants", self.variants), ("domains", self.domains)):
             titles: dict[str, str] = {}
             for name, entry in entries.items():
@@ -428,27 +464,34 @@ class Configuration(Section):
                         f"{kind}.{name}.title is {entry.title or name!r}, as that of {other}; tables and "
                         "figures could not tell them apart"
                     )
-        rates = {"adaptation": self.adaptation.learning_rate}
+        rates = {"adaptation.learning_rate": self.adaptation.learning_rate}
         for name, entry in self.variants.items():
-            if isinstance(entry.settings, HSNetSettings):  # anyone's own may mean something else by it
-                rates[f"variants.{name}"] = entry.settings.learning_rate
+            if isinstance(entry.settings, Tuned):  # anyone's own may mean something else by it
+                rates |= {f"variants.{name}.{key}": rate for key, rate in entry.settings.rates.items()}
         for place, rate in rates.items():
             if isinstance(rate, dict):
                 for domain in rate:
-                    _known(f"{place}.learning_rate.{domain}", domain, self.domains, "domains")
+                    _known(f"{place}.{domain}", domain, self.domains, "domains")
                 for domain in self.domains:
                     if domain not in rate:
-                        raise ValueError(f"{place}.learning_rate has no value for domain {domain!r}")
+                        raise ValueError(f"{place} has no value for domain {domain!r}")
         return self
 
     def backbone_of(self, variant: str) -> str | None:
         """The frozen network of a variant, if its method needs one."""
+        if host := self.host_of(variant):
+            return self.backbone_of_host(host)
         entry = self.variants[variant]
-        return (
-            (entry.backbone or self.backbone)
-            if entry.method_class.needs in ("backbone", "source")
-            else None
-        )
+        return (entry.backbone or self.backbone) if entry.method_class.needs == "backbone" else None
+
+    def host_of(self, variant: str) -> str | None:
+        """The host whose source model a variant needs; None if it needs none."""
+        method = self.variants[variant].method_class
+        return method.host if method.needs == "source" else None
+
+    def backbone_of_host(self, host: str) -> str:
+        """The network of a host's source model."""
+        return self.source.of(host).backbone or self.backbone
 
 
 def _known(place: str, name: str, known, where: str) -> None:

@@ -5,8 +5,11 @@ from typing import Any
 
 from cdfss.configuration.jobs import Jobs
 from cdfss.errors import CdfssError
+from cdfss.methods.fptrans.method import Method as FPTrans
 from cdfss.methods.hsnet.method import Method as HSNet
 from cdfss.running.provenance import digest
+
+SEES_TRUTH = " (sees the query's mask)"
 
 
 class Shown:
@@ -19,7 +22,17 @@ class Shown:
     def analysed(self) -> list[str]:
         """Variants whose features are measured: main ones of HSNet, each episode anew."""
         main = [(name, self.run.variants[name]) for name in self.by_subject["main"]]
-        return [n for n, v in main if issubclass(v.method_class, HSNet) and not v.settings.goes_on]
+        return [n for n, v in main if self._is_hsnet(n) and not v.settings.goes_on]
+
+    def _is_hsnet(self, variant: str) -> bool:
+        """Whether a variant is of HSNet, which the paper's tables and figures are about."""
+        return self._is_of(variant, "hsnet", HSNet)
+
+    def _is_of(self, variant: str, host: str, method: type) -> bool:
+        """Whether a variant is of a host, by its method or one derived from it."""
+        return self.run.host_of(variant) == host and issubclass(
+            self.run.variants[variant].method_class, method
+        )
 
     @cached_property
     def pictured(self) -> dict[str, str]:
@@ -31,7 +44,12 @@ class Shown:
         main = self.by_subject["main"] or list(self.run.variants)
         names = [name for name in main if self.run.variants[name].method_class.looks] or main
         names.sort(key=lambda name: name != self.baseline)
-        return {name: self.run.variants[name].title or name for name in names}
+        return {name: self.title_of(name) for name in names}
+
+    def title_of(self, variant: str) -> str:
+        """A variant's title; it says so where the method is shown the masks of queries."""
+        entry = self.run.variants[variant]
+        return (entry.title or variant) + (SEES_TRUTH if entry.settings.oracle else "")
 
     def kind_of(self, variant: str) -> str:
         """What a variant is, for the tables that are about one kind: an entry of `catalogue.KINDS`."""
@@ -40,21 +58,31 @@ class Shown:
     def _kind_of(self, variant: str) -> str:
         """The same, whether or not there is another baseline."""
         entry = self.run.variants[variant]
-        if not issubclass(entry.method_class, HSNet):
+        if self._is_of(variant, "fptrans", FPTrans):
+            return "transformer_modules" if entry.settings.modules else "transformer"
+        if not self._is_hsnet(variant):
             return "other" if entry.method_class.looks else "trivial"
         settings = entry.settings
         first = next(iter(self.run.domains))
         if not self.jobs.evaluation_settings(first, variant, 1, 0)["settings"]["steps"]:
-            if settings.masker or settings.attention:
+            if not settings.modules:
+                return "baseline" if settings.vote == "published" else "vote"
+            if settings.tuned_parts:
                 return "inserted"
-            return "baseline" if settings.vote == "published" else "vote"
         if settings.mutual_information:
             return "information"
         if {"learner", "backbone"} & set(settings.tuned_parts):
             return "fine_tuning"
         if settings.goes_on:
             return "cumulative"
-        return "modules" if settings.masker else "attention"
+        # What has a module of one's own is about that, whatever stands beside it, then what has APM.
+        of_families = (
+            ("other", "own"),
+            ("frequency masker", "modules"),
+            ("frequency", "frequency"),
+            ("correlation", "correlation"),
+        )
+        return next((kind for family, kind in of_families if family in settings.families), "attention")
 
     @cached_property
     def rate_families(self) -> list[list[str]]:
@@ -94,6 +122,9 @@ class Shown:
             "main": main,
             "insertion": of(*inserted),
             "alternatives": of("baseline", "fine_tuning", "information") + tuned,
+            "frequency": of("baseline", "frequency") + tuned,
+            "correlation": of("baseline", "correlation") + tuned,
+            "transformer": of("transformer", "transformer_modules"),
             # Other votes on the same predictions cost what the baseline does.
             "cost": [name for name in kinds if name not in aside and kinds[name] != "vote"],
             "rates": [name for name in kinds if name in in_sweep or name == self.baseline],
@@ -155,11 +186,11 @@ class Shown:
             "domains": {name: d.title or name for name, d in self.run.domains.items()},
             "variants": {
                 name: {
-                    "title": v.title or name,
+                    "title": self.title_of(name),
                     "main": v.main,
                     "kind": self.kind_of(name),
                     "needs": v.method_class.needs,
-                    "published_vote": issubclass(v.method_class, HSNet) and v.settings.vote == "published",
+                    "published_vote": getattr(v.settings, "vote", "") == "published",
                 }
                 for name, v in self.run.variants.items()
             },

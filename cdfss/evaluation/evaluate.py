@@ -79,7 +79,7 @@ def evaluate(
         queries, truths, voids, own, supports, support_masks = map(np.stack, zip(*pictures))
         lacked = None
         try:
-            found = calling.segment(settings["method"], method, supports, support_masks, queries)
+            found = calling.segment(settings["method"], method, supports, support_masks, queries, truths)
         except (RuntimeError, MemoryError) as error:
             if not devices.ran_out_of_memory(error):
                 raise
@@ -231,10 +231,12 @@ def origin(settings: dict, index: Index, listed: pd.DataFrame, kind: str) -> dic
     made_from = {"index": index.identity, "episodes": identity(listed), "settings": settings}
     code = {"kind": kind, "code": provenance.code(*provenance.CODE[kind])}
     method = settings["method"]
-    code |= {"method": method, "method_code": known.code_of(method)}
-    if settings.get("code", code["method_code"]) != code["method_code"]:
+    codes = known.codes_of(method, settings["settings"])
+    code |= {"method": method, "method_codes": codes}
+    if settings.get("code", digest := provenance.digest(codes)) != digest:
         raise CdfssError(
-            f"method {method!r}: its files changed after this run was planned; run the same command again"
+            f"method {method!r}: its files, or its modules', changed after this run was planned; run the "
+            "same command again"
         )
     return made_from | code | provenance.made_with("numpy", "pillow") | {"device": "cpu"}
 

@@ -1,8 +1,8 @@
 """Measurements in features of episodes: what tables 3 and 4 and the figures of features rest on.
 
-FEATURES, one row an episode and variant: the last stride-32 maps as the variant has them once it is
-tuned, after APM and ACPA, of the whole picture. (In the model the support mask comes between the
-two.) FILTERED, nine rows an episode: the source model on pictures filtered in nine ways.
+FEATURES, one row an episode and variant: the last stride-32 maps as the variant has them once it is tuned,
+after all modules, of the whole picture. (In the model the support mask comes before ACPA.) FILTERED, nine
+rows an episode: the source model on pictures filtered in nine ways.
 """
 
 from contextlib import ExitStack
@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cdfss.data import metrics
+from cdfss.errors import CdfssError
 from cdfss.evaluation import results
 from cdfss.running import provenance
 
@@ -37,8 +38,8 @@ FEATURES = pa.schema(
         ("width", pa.int32()),
         ("activation", _NUMBERS),  # (h * w,) of the query; analyses.activation
         ("similarity", _NUMBERS),  # (h * w,) of the query; analyses.similarity, all stride-32 maps
-        ("amplitude_factor", _NUMBERS),  # (h * w,) sigmoid of APM's mask, mean over channels, or null
-        ("phase_factor", _NUMBERS),
+        ("factors", pa.list_(pa.string())),  # names of learnt factors on frequencies, `Module.factors`
+        ("factor_maps", pa.list_(_NUMBERS)),  # (h * w,) of each, mean over channels
         ("step", pa.list_(pa.int32())),  # where the query was segmented; 0 is insertion alone
         ("step_intersection", pa.list_(pa.int64())),  # foreground pixels after that many steps
         ("step_union", pa.list_(pa.int64())),
@@ -72,6 +73,13 @@ def load(paths) -> pd.DataFrame | None:
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     tables = [provenance.read_table(file) for file in files]
     provenance.must_agree({file: provenance.facts(t.schema) for file, t in zip(files, tables, strict=True)})
+    for file, table in zip(files, tables, strict=True):
+        wanted = FILTERED if "fill" in table.schema.names else FEATURES
+        if lacks := [name for name in wanted.names if name not in table.schema.names]:
+            raise CdfssError(
+                f"{file} has no column {lacks[0]!r}: it was measured by another version of cdfss. Delete "
+                "it and run the same command again: exactly it is made anew"
+            )
     tables = [table.replace_schema_metadata() for table in tables]
     return pa.concat_tables(tables).to_pandas() if tables else None
 
@@ -167,22 +175,26 @@ def features(settings: dict, index_path, episodes_path, checkpoint, weights, pat
     """
 
     def measure(method, pictures):
+        import torch
+
         from cdfss.methods.hsnet.adaptation import Adaptation
 
         query, support, masks, truth, void = pictures
         steps = method.settings.steps_taken
         adaptation = Adaptation(method.model, support, masks, **method.tuning)
+        shown_truth = torch.from_numpy(truth)[None].to(query.device)
         shown = steps_to_show(steps)
         counted = []
         for step in range(steps + 1):
             if step:
                 adaptation.step()
             if step in shown:
-                counted.append(metrics.counts(adaptation.predict(query[None])[0].cpu(), truth, void))
+                predicted = adaptation.predict(query[None], shown_truth)[0].cpu()
+                counted.append(metrics.counts(predicted, truth, void))
         intersections, unions = (np.stack(pixels)[:, 1] for pixels in zip(*counted))
         return [
             {
-                **measured(adaptation.model, query, support[0], masks[0]),
+                **measured(adaptation.model, query, support[0], masks[0], shown_truth),
                 "step": shown,
                 "step_intersection": intersections.tolist(),
                 "step_union": unions.tolist(),
@@ -243,12 +255,13 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
     )
 
 
-def measured(model, query, support, mask) -> dict:
+def measured(model, query, support, mask, truth) -> dict:
     """Measurements of a tuned model on one query and one support.
 
     Args:
         query, support: normalised, (3, S, S).
         mask: of the support, (S, S).
+        truth: of the query, (1, S, S), for modules that are shown it.
 
     Returns:
         The columns of FEATURES that concern features and masks.
@@ -260,8 +273,9 @@ def measured(model, query, support, mask) -> dict:
 
     with torch.no_grad():
         stride_32 = [model.filtered(model.features(p[None])[COARSE]) for p in (support, query)]
-        support_maps, query_maps = (model.attended(maps)[:, 0] for maps in stride_32)  # (L, C, h, w)
-        support_maps, query_maps = support_maps.float(), query_maps.float()
+        everywhere = torch.ones(1, 1, *stride_32[0].shape[-2:], device=query.device)  # no mask
+        changed = model.chain.together(*stride_32[::-1], everywhere, truth[None])
+        query_maps, support_maps = (maps[:, 0].float() for maps in changed)  # (L, C, h, w)
         last = query_maps[-1]
     # The model computes in the configured precision, what is measured in it always in float32.
     with torch.no_grad(), torch.autocast(last.device.type, enabled=False):
@@ -272,17 +286,20 @@ def measured(model, query, support, mask) -> dict:
             "activation": analyses.activation(last),
             "similarity": analyses.similarity(query_maps, support_maps, mask),
         }
-        if model.masker is not None:
-            for part in ("amplitude", "phase"):
-                factor = getattr(model.masker, f"mask_{part}").sigmoid()
-                numbers[f"{part}_factor"] = factor.mean((0, 1))
+        factors = {name: of_all.mean((0, 1)) for name, of_all in model.chain.factors().items()}
         return {
             **_information(support_maps[-1], last),
             "cka": analyses.support_query_cka(support_maps[-1], last),
             "height": last.shape[-2],
             "width": last.shape[-1],
-            **{name: values.float().flatten().cpu().numpy() for name, values in numbers.items()},
+            **{name: _flat(values) for name, values in numbers.items()},
+            "factors": list(factors),
+            "factor_maps": list(map(_flat, factors.values())),
         }
+
+
+def _flat(values) -> np.ndarray:
+    return values.float().flatten().cpu().numpy()
 
 
 def _information(support_maps, query_maps) -> dict:

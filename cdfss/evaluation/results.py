@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("last_loss", pa.float32()),
         ("steps", pa.int32()),
         ("learning_rate", pa.float64()),
-        ("parameters_added", pa.int64()),  # of masker and attention
+        ("parameters_added", pa.int64()),  # of modules
         ("parameters_tuned", pa.int64()),  # of the parts that steps change
         # Null in rows of version 0.2 and before, and where a method has no such thing.
         ("source", pa.int32()),  # seed of the source training; none of a given model

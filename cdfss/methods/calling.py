@@ -1,11 +1,9 @@
 """Fit a method to episodes and let it predict their queries, whatever it is, and check what it says."""
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import ValidationError
 
 from cdfss.errors import CdfssError
 from cdfss.methods import known, own
@@ -50,17 +48,18 @@ def build(name: str, settings: dict, given) -> Method:
         CdfssError: for wrong settings; and what the method says of what it is given.
     """
     found = known.find(name)
-    try:
-        checked_settings = found.Settings.model_validate(settings)
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CdfssError(f"method {name!r}: settings are not as it wants them: {told}") from error
-    with _told(name):
+    checked_settings = own.checked_settings(name, "method", found.Settings, settings)
+    with own.told(name, "method", BrokenContract):
         return found(checked_settings, given)
 
 
 def segment(
-    name: str, method: Method, supports: np.ndarray, masks: np.ndarray, queries: np.ndarray
+    name: str,
+    method: Method,
+    supports: np.ndarray,
+    masks: np.ndarray,
+    queries: np.ndarray,
+    truths: np.ndarray | None = None,
 ) -> Segmented:
     """Fit to the supports of E episodes and predict a query of each.
 
@@ -69,9 +68,10 @@ def segment(
         supports: (E, k, S, S, 3) uint8.
         masks: (E, k, S, S) bool.
         queries: (E, S, S, 3) uint8.
+        truths: their masks (E, S, S) bool, which are shown to an oracle, and to nothing else.
 
     Raises:
-        CdfssError: for fewer supports than the method needs.
+        CdfssError: for fewer supports than the method needs; for an oracle without truths.
         BrokenContract: when what the method returns is not what the contract says, and when a user's
             own method fails: with the line of its file.
     """
@@ -80,18 +80,25 @@ def segment(
             f"method {name!r} needs at least {method.least_supports} supports, and was given "
             f"{masks.shape[1]}"
         )
+    if truths is None:
+        if _is_oracle(method):
+            raise CdfssError(
+                f"method {name!r} is an oracle, which is shown the queries' masks, and got none"
+            )
+        truths = np.zeros(queries.shape[:-1], bool)
     if method.batched:
-        turns = [(supports, masks, queries[:, None])]
+        turns = [(supports, masks, queries[:, None], truths[:, None])]
     else:
-        turns = [(s, m, q[None]) for s, m, q in zip(supports, masks, queries, strict=True)]
+        episodes = zip(supports, masks, queries, truths, strict=True)
+        turns = [(s, m, q[None], t[None]) for s, m, q, t in episodes]
     predictions, losses, seconds = [], [], np.zeros(2)
-    for support, mask, query in turns:
+    for support, mask, query, truth in turns:
         begin = time.perf_counter()
-        with _told(name):
+        with own.told(name, "method", BrokenContract):
             method.fit(support, mask)
             devices.wait_for(method.given.device)
             fitted = time.perf_counter()
-            prediction = method.predict(query)
+            prediction = predict(method, query, truth)
             devices.wait_for(method.given.device)
             seconds += fitted - begin, time.perf_counter() - fitted
             predictions.append(checked(name, prediction, query.shape[:-1]))
@@ -110,6 +117,16 @@ def segment(
         {what: np.concatenate([p.counts[what].reshape(-1) for p in predictions]) for what in counted[0]},
         *(seconds / len(queries)),
     )
+
+
+def predict(method: Method, queries: np.ndarray, truths: np.ndarray) -> Prediction:
+    """What a method says of queries; an oracle is shown their masks."""
+    return method.predict(queries, truths) if _is_oracle(method) else method.predict(queries)
+
+
+def _is_oracle(method: Method) -> bool:
+    # A user's own may have lost its settings: the error is to be that of its file.
+    return getattr(method.settings, "oracle", False)
 
 
 def checked(name: str, prediction: Prediction, shape: tuple[int, ...]) -> Prediction:
@@ -176,7 +193,7 @@ def _checked_counts(name: str, counts, queries: tuple[int, ...]) -> dict[str, np
 
 def parameters(name: str, method: Method) -> tuple[int, int]:
     """Numbers of parameters that a method adds and that it tunes."""
-    with _told(name):
+    with own.told(name, "method", BrokenContract):
         found = method.parameters
     if not (
         isinstance(found, tuple) and len(found) == 2 and all(isinstance(n, int | np.integer) for n in found)
@@ -198,16 +215,3 @@ def _losses(name: str, method: Method, episodes: tuple[int, ...]) -> np.ndarray:
             f"method {name!r}: losses have the shape {list(losses.shape)}; expected {[*episodes, 'steps']}"
         )
     return losses if episodes else losses[None]
-
-
-@contextmanager
-def _told(name: str):
-    """A mistake in a user's own method becomes an error with the line of its file."""
-    try:
-        yield
-    except CdfssError:
-        raise
-    except (Exception, SystemExit) as error:  # with sys.exit(0) a job would seem to have ended well
-        if not own.is_own(name) or devices.ran_out_of_memory(error):
-            raise
-        raise BrokenContract(f"method {name!r} failed: {own.in_words(error, own.file_of(name))}") from error

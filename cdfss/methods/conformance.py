@@ -65,23 +65,24 @@ def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
             f"method {name!r}: most_at_once is {most!r}; expected a number of at least 1, or None"
         )
     for k in (found.least_supports, found.least_supports + 2):
-        supports, masks, queries = episodes(given.image_size, k)
-        kept = [array.copy() for array in (supports, masks, queries)]
-        first = _segment(name, method, supports, masks, queries)
-        for what, before, after in zip(("supports", "masks", "queries"), kept, (supports, masks, queries)):
+        drawn = episodes(given.image_size, k)
+        supports, masks, queries, truths = drawn
+        kept = [array.copy() for array in drawn]
+        first = _segment(name, method, *drawn)
+        for what, before, after in zip(("supports", "masks", "queries", "queries' masks"), kept, drawn):
             if not np.array_equal(before, after):
                 raise CdfssError(f"method {name!r} changed the {what} that it was given; work on a copy")
         calling.parameters(name, method)
         yield f"{k}-shot: probabilities in 0..1 and masks of the queries' size, what it was given untouched"
 
-        again = _segment(name, calling.build(name, settings, given), supports, masks, queries)
+        again = _segment(name, calling.build(name, settings, given), *drawn)
         _alike(name, again, first, 0.0, "for the same input the second time")
         yield f"{k}-shot: the same input gives the same output"
 
         if method.settings.goes_on:
             continue
         alone = [
-            calling.segment(name, method, *(array[e : e + 1] for array in (supports, masks, queries)))
+            calling.segment(name, method, *(array[e : e + 1] for array in drawn))
             for e in reversed(range(EPISODES))
         ]
         alone = _together(reversed(alone))
@@ -89,11 +90,11 @@ def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
         yield f"{k}-shot: a batch gives what episodes give one by one, in any order"
 
         for kind, value in (("empty", False), ("full", True)):
-            _ends_in_words(name, method, supports, np.full_like(masks, value), queries, kind)
+            _ends_in_words(name, method, supports, np.full_like(masks, value), queries, truths, kind)
         if k == found.least_supports:
             yield "an empty or a full support mask is segmented, or refused in words"
 
-        both = _of_two_queries(name, method, supports, masks, queries)
+        both = _of_two_queries(name, method, *drawn)
         _alike(
             name, both, tuple(part[:2] for part in first), ALIKE, "for two queries of one episode at once"
         )
@@ -101,9 +102,9 @@ def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
             yield "several queries of one episode give what each gives alone"
 
 
-def _ends_in_words(name, method, supports, masks, queries, kind: str) -> None:
+def _ends_in_words(name, method, supports, masks, queries, truths, kind: str) -> None:
     try:
-        _segment(name, method, supports, masks, queries)
+        _segment(name, method, supports, masks, queries, truths)
     except Exception as error:
         if isinstance(error, CdfssError) and not isinstance(error, calling.BrokenContract):
             return
@@ -130,17 +131,16 @@ def _together(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(map(np.concatenate, zip(*found)))
 
 
-def _of_two_queries(name, method, supports, masks, queries):
+def _of_two_queries(name, method, supports, masks, queries, truths):
     """`_together` of two queries, each with its own supports, beside another query."""
     found = []  # of the second time: predicting must not change what was learnt
     for episode in range(2):
         order = [episode, 1 - episode]
-        support, mask, query = supports[episode], masks[episode], queries[order]
-        if method.batched:
-            support, mask, query = support[None], mask[None], query[None]
+        given = supports[episode], masks[episode], queries[order], truths[order]
+        support, mask, query, truth = (part[None] for part in given) if method.batched else given
         method.fit(support, mask)
-        method.predict(query)
-        both = _together([calling.checked(name, method.predict(query), query.shape[:-1])])
+        calling.predict(method, query, truth)
+        both = _together([calling.checked(name, calling.predict(method, query, truth), query.shape[:-1])])
         found.append([part[0] for part in both])
     return tuple(map(np.stack, zip(*found)))
 
@@ -167,11 +167,12 @@ def _alike(name: str, found, expected, tolerance: float, when: str) -> None:
             )
 
 
-def episodes(size: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def episodes(size: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Drawn episodes: discs of one colour on a ground of another, both with texture.
 
     Returns:
-        supports (E, k, S, S, 3) uint8, their masks (E, k, S, S) bool, queries (E, S, S, 3) uint8.
+        supports (E, k, S, S, 3) uint8, their masks (E, k, S, S) bool, queries (E, S, S, 3) uint8, their
+        masks (E, S, S) bool.
     """
     generator = np.random.RandomState(k)
     rows, columns = np.mgrid[:size, :size]
@@ -185,4 +186,4 @@ def episodes(size: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             texture = generator.randint(-30, 31, (size, size, 3))
             pictures[episode, number] = np.clip(colours[disc.astype(int)] + texture, 0, 255)
             masks[episode, number] = disc
-    return pictures[:, :k], masks[:, :k], pictures[:, k]
+    return pictures[:, :k], masks[:, :k], pictures[:, k], masks[:, k]

@@ -56,6 +56,20 @@ class Settings(BaseModel):
         """Whether an episode depends on those before it, so that a list cannot be split."""
         return False
 
+    @property
+    def oracle(self) -> bool:
+        """Whether it is shown the masks of queries, which nobody has; `predict` gets them then."""
+        return False
+
+    def codes(self) -> dict[str, str]:
+        """Digests of code that the settings name besides the method's own, by its name."""
+        return {}
+
+    @property
+    def own_code(self) -> bool:
+        """Whether some of that is a user's own."""
+        return False
+
 
 @dataclass(frozen=True)
 class Given:
@@ -117,7 +131,8 @@ class Method:
 
     Attributes:
         needs: what it is given: "nothing"; a "device" to compute on; a frozen "backbone" besides; or
-            besides that the "source" model, which HSNet's training on the source makes.
+            besides that the "source" model, which `host`'s training on the source makes.
+        host: of a method that needs "source": whose source model, a name of `cdfss.methods.hosts.HOSTS`.
         batched: whether `fit` and `predict` take E episodes at once, which know nothing of each other.
             Else they are called for one after the other.
         least_supports: k that it needs at least.
@@ -129,6 +144,7 @@ class Method:
     """
 
     needs: ClassVar[Literal["nothing", "device", "backbone", "source"]] = "nothing"
+    host: ClassVar[str] = "hsnet"
     batched: ClassVar[bool] = False
     least_supports: ClassVar[int] = 1
     looks: ClassVar[bool] = True
@@ -151,6 +167,8 @@ class Method:
 
     def predict(self, pictures: np.ndarray) -> Prediction:
         """Probabilities and masks of n queries, by what the last `fit` learnt.
+
+        Where the settings say `oracle`, masks of the queries follow, (n, S, S) or (E, n, S, S) bool.
 
         Args:
             pictures: (n, S, S, 3) uint8; where `batched`, (E, n, S, S, 3). Not to be changed.

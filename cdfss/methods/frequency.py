@@ -1,7 +1,7 @@
 """Amplitude-phase masker (APM) and adaptive channel phase attention (ACPA), paper section 4.
 
-Both act on real feature maps (..., C, h, w). FFT, angle and polar always run in float32. Parameters
-may have a leading dimension of E, one set for each of E episodes: they act on maps (..., E, C, h, w).
+Both act on real feature maps (..., C, h, w). FFT, angle and polar always run in float32. The functions
+are what models use (`cdfss.methods.modules`); the layers are the same on their own.
 """
 
 import functools
@@ -24,6 +24,44 @@ def _inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
         unit = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width)
         waves = torch.fft.ifft2(unit).flatten(1)
         return torch.cat([waves.real, -waves.imag]).float().to(device)
+
+
+def spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Amplitude and phase of real maps (..., C, h, w), in their shape, float32, not centred.
+
+    For maps that do not change between steps it is computed once, outside the loop.
+    """
+    found = torch.fft.fft2(maps.float())
+    return found.abs(), found.angle()
+
+
+def masked(amplitude: Tensor, phase: Tensor, mask_amplitude: Tensor, mask_phase: Tensor) -> Tensor:
+    """Real maps (..., C, h, w), float32, from a `spectrum` times the sigmoid of masks (paper 4.2).
+
+    The masks, (1 or E, 1 or C, h, w), have the lowest frequency in the centre. They are shifted instead of
+    the spectrum: same product, far fewer numbers moved.
+    """
+    factors = torch.cat([mask_amplitude, mask_phase]).float().sigmoid()
+    for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1)).chunk(2)
+    amplitude, phase = amplitude * for_amplitude, phase * for_phase
+    height, width = amplitude.shape[-2:]
+    if height * width > DENSE_UP_TO:
+        return torch.fft.ifft2(torch.polar(amplitude, phase)).real
+    parts = torch.cat([(amplitude * phase.cos()).flatten(-2), (amplitude * phase.sin()).flatten(-2)], -1)
+    maps = float32_product(parts, _inverse_transform(height, width, amplitude.device))
+    return maps.unflatten(-1, (height, width))
+
+
+def weighted_by_phase(maps: Tensor, squeeze: Tensor, excite: Tensor) -> Tensor:
+    """Maps (..., C, h, w) with every channel times a weight in (0, 1) (paper 4.3).
+
+    Average phase (C) -> squeeze (hidden, C) -> ReLU -> excite (C, hidden) -> sigmoid. Of E episodes, maps
+    (..., E, C, h, w), both may be (1 or E, ...).
+    """
+    phase = mean_phase(maps)[..., None, :]
+    hidden = (phase @ squeeze.mT).relu()
+    weights = (hidden @ excite.mT).sigmoid()  # (..., 1, C)
+    return maps * weights.mT[..., None]
 
 
 class AmplitudePhaseMasker(nn.Module):
@@ -74,8 +112,8 @@ class AmplitudePhaseMasker(nn.Module):
         """Copies of the amplitude and phase mask in the published layout; undoes `from_published`."""
         return _roll_channels(self.mask_amplitude, 1), _roll_channels(self.mask_phase, 1)
 
-    def spectrum(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Amplitude and phase of real maps (..., C, h, w), in their shape, float32, not centred.
+    def forward(self, maps: Tensor) -> Tensor:
+        """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
 
         Raises:
             CdfssError: when the masks are of other sizes.
@@ -87,34 +125,7 @@ class AmplitudePhaseMasker(nn.Module):
                 "height and width must be equal and the masks have one channel or as many as the "
                 "maps. Make the masker for the image size that it is used with"
             )
-        spectrum = torch.fft.fft2(maps.float())
-        return spectrum.abs(), spectrum.angle()
-
-    def mask(self, amplitude: Tensor, phase: Tensor) -> Tensor:
-        """Masked real maps (..., C, h, w) from a `spectrum`.
-
-        For maps that do not change between steps the spectrum is computed once, outside the loop.
-        The masks are shifted instead of the spectrum: same product, far fewer numbers moved.
-        """
-        factors = torch.cat([self.mask_amplitude, self.mask_phase]).float().sigmoid()
-        for_amplitude, for_phase = torch.fft.ifftshift(factors, dim=(-2, -1)).chunk(2)
-        amplitude, phase = amplitude * for_amplitude, phase * for_phase
-        height, width = amplitude.shape[-2:]
-        if height * width > DENSE_UP_TO:
-            return torch.fft.ifft2(torch.polar(amplitude, phase)).real
-        parts = torch.cat(
-            [(amplitude * phase.cos()).flatten(-2), (amplitude * phase.sin()).flatten(-2)], -1
-        )
-        maps = float32_product(parts, _inverse_transform(height, width, amplitude.device))
-        return maps.unflatten(-1, (height, width))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Masked maps (..., C, h, w) for real maps of this shape, which the masks are broadcast to.
-
-        Raises:
-            CdfssError: as `spectrum`.
-        """
-        return self.mask(*self.spectrum(maps)).to(maps.dtype)
+        return masked(*spectrum(maps), self.mask_amplitude, self.mask_phase).to(maps.dtype)
 
 
 def _roll_channels(mask: Tensor, direction: int) -> Tensor:
@@ -145,11 +156,7 @@ class PhaseAttention(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (..., C, h, w) with every channel multiplied by its weight in (0, 1)."""
-        # Not the layers themselves: their weights may be those of E episodes, (E, outputs, inputs).
-        phase = mean_phase(maps)[..., None, :]
-        hidden = (phase @ self.squeeze.weight.mT).relu()
-        weights = (hidden @ self.excite.weight.mT).sigmoid()  # (..., 1, C)
-        return maps * weights.mT[..., None]
+        return weighted_by_phase(maps, self.squeeze.weight, self.excite.weight)
 
 
 def mean_phase(maps: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from functools import cache
 from cdfss.errors import CdfssError
 from cdfss.methods import own
 from cdfss.methods.contract import Method, Settings
+from cdfss.methods.hosts import HOSTS
 from cdfss.running import provenance
 
 METHODS = {
@@ -42,14 +43,7 @@ def find(name: str) -> type[Method]:
             f"method {name!r} is unknown; {hint}known are {', '.join(METHODS)}, and your own as "
             "folder/file.py:Class or module:Class"
         )
-    place, _, class_name = name.rpartition(":")
-    found = getattr(own.module_of(name), class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Method) and found is not Method):
-        what = f"there is no {class_name}" if found is None else f"{class_name} is no method"
-        raise CdfssError(
-            f"method {name!r}: {what} in {place}; expected a class that is derived from "
-            "cdfss.methods.contract.Method"
-        )
+    found = own.class_of(name, Method, "method")
     _check(name, found)
     return found
 
@@ -57,6 +51,8 @@ def find(name: str) -> type[Method]:
 def _check(name: str, found: type[Method]) -> None:
     if found.needs not in NEEDS:
         raise CdfssError(f"method {name!r}: needs is {found.needs!r}; expected one of {', '.join(NEEDS)}")
+    if found.host not in HOSTS:
+        raise CdfssError(f"method {name!r}: host is {found.host!r}; expected one of {', '.join(HOSTS)}")
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, Settings)):
         raise CdfssError(f"method {name!r}: Settings must be derived from cdfss.methods.contract.Settings")
     least = found.least_supports
@@ -80,3 +76,13 @@ def code_of(name: str) -> str:
     if own.is_own(name):
         return own.code_of(name)
     return provenance.code(METHODS[name][0].removeprefix("cdfss."))
+
+
+def codes_of(name: str, settings: dict) -> dict[str, str]:
+    """`code_of` a method, and of what its settings, plain values, name besides (`Settings.codes`)."""
+    return {name: code_of(name)} | find(name).Settings.model_validate(settings).codes()
+
+
+def is_own(name: str, settings: Settings) -> bool:
+    """Whether a method with these settings runs code of the user's."""
+    return own.is_own(name) or settings.own_code

@@ -7,10 +7,14 @@ import importlib.util
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cdfss.errors import CdfssError
-from cdfss.running import provenance
+from cdfss.methods.contract import Settings
+from cdfss.running import devices, provenance
 
 
 def is_own(name: str) -> bool:
@@ -18,8 +22,29 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def file_of(name: str) -> Path:
-    """The file of a user's own method.
+def class_of(name: str, base: type, what: str) -> type:
+    """A user's own class, derived from `base`.
+
+    Args:
+        what: what it should be, for errors.
+
+    Raises:
+        CdfssError: for a file, module or class that is not there; a file that cannot be imported, with file
+            and line; another kind of class.
+    """
+    place, _, class_name = name.rpartition(":")
+    found = getattr(module_of(name, what), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
+        fault = f"there is no {class_name}" if found is None else f"{class_name} is no {what}"
+        raise CdfssError(
+            f"{what} {name!r}: {fault} in {place}; expected a class that is derived from "
+            f"{base.__module__}.{base.__name__}"
+        )
+    return found
+
+
+def file_of(name: str, what: str = "method") -> Path:
+    """The file of a user's own method, or of what else it is.
 
     Raises:
         CdfssError: when it is not there, or its package cannot be imported.
@@ -28,7 +53,7 @@ def file_of(name: str) -> Path:
     if place.endswith(".py"):
         file = Path(place).expanduser()
         if not file.is_file():
-            raise CdfssError(f"method {name!r}: there is no file {file} (working folder: {Path.cwd()})")
+            raise CdfssError(f"{what} {name!r}: there is no file {file} (working folder: {Path.cwd()})")
         return file
     try:
         spec = importlib.util.find_spec(place)
@@ -36,22 +61,22 @@ def file_of(name: str) -> Path:
         spec = None
     except (Exception, SystemExit) as error:  # the package that it is in
         told = f"{type(error).__name__}: {error}"
-        raise CdfssError(f"method {name!r}: the package of {place} cannot be imported: {told}") from error
+        raise CdfssError(f"{what} {name!r}: the package of {place} cannot be imported: {told}") from error
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         raise CdfssError(
-            f"method {name!r}: there is no module {place} that Python can import; install it, or write "
+            f"{what} {name!r}: there is no module {place} that Python can import; install it, or write "
             "folder/file.py:Class"
         )
     return Path(spec.origin)
 
 
-def module_of(name: str):
-    """The module of a user's own method, imported.
+def module_of(name: str, what: str = "method"):
+    """The Python module of a user's own method, or of what else it is, imported.
 
     Raises:
         CdfssError: as `file_of`; when it cannot be imported, with file and line.
     """
-    file, (place, _, _) = file_of(name), name.rpartition(":")
+    file, (place, _, _) = file_of(name, what), name.rpartition(":")
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)
@@ -62,13 +87,13 @@ def module_of(name: str):
         folder = file.resolve().parent
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # for what lies beside it
-        _check_names(name, folder)
+        _check_names(name, folder, what)
         spec.loader.exec_module(module)
         return module
     except CdfssError:
         raise
     except (Exception, SystemExit) as error:
-        raise CdfssError(f"method {name!r} cannot be imported: {in_words(error, file)}") from error
+        raise CdfssError(f"{what} {name!r} cannot be imported: {in_words(error, file)}") from error
 
 
 def in_words(error: BaseException, file: Path) -> str:
@@ -84,8 +109,41 @@ def in_words(error: BaseException, file: Path) -> str:
     return message
 
 
+@contextmanager
+def told(name: str, what: str, kind: type[CdfssError] = CdfssError, passes: type[Exception] = CdfssError):
+    """A mistake in a user's own code becomes an error, of this kind, with the line of its file.
+
+    Args:
+        name: of what runs in the block, ours or a user's own; ours fails as it does.
+        what: what it is, for the message.
+        passes: kind of errors that stay as they are.
+    """
+    try:
+        yield
+    except (CdfssError, passes):
+        raise
+    except (Exception, SystemExit) as error:  # with sys.exit(0) a job would seem to have ended well
+        if not is_own(name) or devices.ran_out_of_memory(error):
+            raise
+        raise kind(f"{what} {name!r} failed: {in_words(error, file_of(name, what))}") from error
+
+
+def checked_settings(name: str, what: str, kind: type[Settings], values: dict) -> Settings:
+    """Settings of a method or module from plain values.
+
+    Raises:
+        CdfssError: says what is wrong with which; where a user's own check of them fails, with the line.
+    """
+    with told(name, what):
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise CdfssError(f"{what} {name!r}: settings are not as it wants them: {wrong}") from error
+
+
 def code_of(name: str) -> str:
-    """16 hexadecimal digits that stand for a user's own method.
+    """16 hexadecimal digits that stand for a user's own method or module.
 
     They are of the content of its file, of what that imports beside it or from the working folder (or, for
     a module, from its package), and of the methods and networks of this package that it builds on.
@@ -97,19 +155,19 @@ def code_of(name: str) -> str:
         for file in map(Path.resolve, files)
     ]
     ours = provenance.PACKAGE.name
-    built_on = {
-        imported.removeprefix(f"{ours}.")
-        for file in files
-        for dots, imported in _imports(file)
-        if not dots and imported.startswith(f"{ours}.")
-    }
+    built_on = set()
+    for file in files:
+        for dots, imported in _imports(file):
+            if not dots and imported.startswith(f"{ours}."):
+                name = imported.removeprefix(f"{ours}.")
+                built_on |= {name, name.rpartition(".")[0]}  # the last part may be what a module holds
     # All rows depend on the contract, whoever's they are.
     modules = {m for m in built_on if provenance.decides(m) and not m.startswith("methods.contract")}
     return provenance.digest([sorted(found), provenance.code(*sorted(modules))])
 
 
 def _files_of(name: str) -> list[Path]:
-    """The file of a user's own method, and those that it imports, and these in turn."""
+    """The file of a user's own, and those that it imports, and these in turn."""
     file, place = file_of(name), name.rpartition(":")[0]
     if place.endswith(".py"):
         # As Python does, from where the file really is.
@@ -162,8 +220,8 @@ def _candidates(folder: Path, name: str) -> list[Path]:
     return [f for path in paths for f in (path.with_name(f"{path.name}.py"), path / "__init__.py")]
 
 
-def _check_names(name: str, folder: Path) -> None:
-    """Refuse a file beside a method whose name Python takes for another: it would run that one instead."""
+def _check_names(name: str, folder: Path, what: str) -> None:
+    """Refuse a file beside a user's own whose name Python takes for another, which it would run."""
     imports = [of_file for file in _files_of(name) for of_file in _imports(file)]
     for top in sorted({imported.split(".")[0] for dots, imported in imports if not dots}):
         beside = [path for path in _candidates(folder, top) if path.is_file()]
@@ -174,6 +232,6 @@ def _check_names(name: str, folder: Path) -> None:
             and not any(path.samefile(spec.origin) for path in beside if spec.has_location)
         ):
             raise CdfssError(
-                f"method {name!r} imports {top}, which lies beside it, but Python knows another {top} "
+                f"{what} {name!r} imports {top}, which lies beside it, but Python knows another {top} "
                 f"({spec.origin}) and would take that; give yours another name"
             )

@@ -42,6 +42,9 @@ TABLES = {
     4: Entry("Distance of support and query features, 1 − CKA", "table 7", ("features",)),
     5: Entry("mIoU against full fine-tuning and a mutual-information loss", "table 5", ("alternatives",)),
     6: Entry("What each variant costs: mIoU, source training, parameters, time and memory", "", ("cost",)),
+    7: Entry("mIoU of modules in a transformer, FPTrans", "table 4", ("transformer",)),
+    8: Entry("mIoU against other frequency methods in APM's place", "table 8", ("frequency",)),
+    9: Entry("mIoU against channel-correlation methods in APM's place", "table 9", ("correlation",)),
 }
 # What a variant is, for the tables that are about one kind.
 KINDS = {
@@ -50,7 +53,12 @@ KINDS = {
     "vote": "the baseline with another rule for votes",
     "inserted": "modules inserted, not tuned",
     "attention": "ACPA alone, tuned",
-    "modules": "modules tuned in every episode",
+    "modules": "APM tuned in every episode",
+    "frequency": "other frequency methods in APM's place",
+    "correlation": "channel-correlation methods in APM's place",
+    "transformer": "FPTrans as it is",
+    "transformer_modules": "FPTrans with modules",
+    "own": "modules of one's own",
     "cumulative": "modules tuned through the list, no reset",
     "fine_tuning": "learner or backbone tuned",
     "information": "mutual information in the loss",
@@ -107,9 +115,10 @@ FIGURES = {
         "Learnt masks",
         "figure 9",
         ("features",),
-        "Factors that APM puts on amplitude and phase after the last step, mean over episodes (and "
-        "channels for APM-M); lowest frequency in the centre. Raw: 0 to 1 in all, untrained they are "
-        "0.731. Stretched: from the smallest to the largest value, which stand above. " + ONE_LIST,
+        "Factors that a module puts on frequencies (APM on amplitude and phase) after the last step, mean "
+        "over episodes (and channels for APM-M); lowest frequency in the centre. Raw: 0 to 1 in all, "
+        "untrained they are 0.731. Stretched: from the smallest to the largest value, which stand above. "
+        + ONE_LIST,
     ),
     "iou_by_step": Entry(
         "mIoU against adaptation step",
@@ -165,8 +174,8 @@ TRAINING_HISTORY = Entry(
     "Source training",
     "",
     (),
-    "Cross-entropy and 1-shot mIoU of the source training by epoch, a curve for each of `source.seeds`. "
-    "The epoch with the best validation mIoU is the checkpoint that evaluations use.",
+    "Loss and 1-shot mIoU of the source training by epoch, a row for each host, a curve for each of "
+    "`source.seeds`. The epoch with the best validation mIoU is the checkpoint that evaluations use.",
 )
 
 

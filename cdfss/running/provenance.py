@@ -23,12 +23,13 @@ PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that decide numbers wherever they are used. What made pictures, lists and checkpoints
 # is not among them: these are compared by their content.
 DECIDING = ("backbones", "data.metrics", "data.pictures", "methods", "running.precision")
-CODE = {  # modules that make each kind of file; rows are by a method besides
+CODE = {  # modules that make each kind of file; rows are by a method besides, trainings of a host
     "rows": ("evaluation.evaluate", "data.pictures"),
     "measurements": ("evaluation.measurement", "evaluation.analyses", "data.pictures"),
-    "training": ("methods.hsnet.training", "data.episodes", "data.pictures"),
+    "training": ("methods.training", "data.episodes", "data.pictures"),
 }
-LISTS = ("methods.known", "methods.own")  # but for what only says which there are
+# But for what only says which there are.
+LISTS = ("methods.hosts", "methods.known", "methods.modules.known", "methods.own")
 
 
 def digest(values) -> str:
@@ -251,9 +252,14 @@ def _of_list(found: dict):
     return [(place, found.get("episodes", ""))]
 
 
-def _of_source(value_of):
-    """A value of files that a source-trained model was needed for."""
-    return lambda found: [("", value_of(found))] if "checkpoint" in found else []
+def _of_host(value_of):
+    """A value of files that a host's source-trained model was needed for."""
+    return lambda found: [(_host(found), value_of(found))] if "checkpoint" in found else []
+
+
+def _host(found: dict) -> str:
+    """Whose source model a file is of; empty for HSNet's."""
+    return _settings(found).get("host", "")
 
 
 def _of_model(found: dict):
@@ -262,9 +268,9 @@ def _of_model(found: dict):
 
 
 def _source(found: dict) -> str:
-    """Which source model a file is of; empty for a given one."""
+    """Which source model a file is of; empty for one of HSNet that was given."""
     seed = _settings(found).get("seed" if found.get("kind") == "training" else "source")
-    return "" if seed is None else f"source seed {seed}"
+    return f"{_host(found)} source seed {seed}".strip() if seed is not None else _host(found)
 
 
 def _of_weights(found: dict):
@@ -273,7 +279,14 @@ def _of_weights(found: dict):
 
 
 def _of_method(found: dict):
-    return [(found["method"], found["method_code"])] if "method" in found else []
+    """A method and its modules, each with the digest of its code."""
+    return list(found.get("method_codes", {}).items())
+
+
+def _kind(found: dict) -> str:
+    """Kind of a file; each host has code of its training."""
+    kind = found.get("kind", "")
+    return f"{_host(found)} {kind}".strip() if kind == "training" else kind
 
 
 def _of_precision(found: dict):
@@ -297,14 +310,14 @@ _COMPARED = {
     "pictures": _of_domain("index"),
     "episode lists": _of_list,
     "source models": _of_model,
-    "source trainings": _of_source(lambda found: found.get("training", "")),
+    "source trainings": _of_host(lambda found: found.get("training", "")),
     "image sizes": lambda found: [("", str(_settings(found).get("image_size", "")))],
     "precisions": _of_precision,
-    "backbones": _of_source(lambda found: _settings(found).get("backbone", "")),
+    "backbones": _of_host(lambda found: _settings(found).get("backbone", "")),
     "ImageNet weights": _of_weights,
     "devices, which do not round alike in this precision,": _of_device,
     "settings": _of_variant,
-    "versions of the code": lambda found: [(found.get("kind", ""), found.get("code", ""))],
+    "versions of the code": lambda found: [(_kind(found), found.get("code", ""))],
     "versions of the method": _of_method,
 }
 
@@ -333,19 +346,21 @@ def summary(paths: Iterable[str | Path], **more) -> dict:
             "device",
             "gpu",
             "precision",
-            "training",
         ):
             if key in found:
                 collected.setdefault(f"{key} of rows", set()).add(str(found[key]))
         if "checkpoint" in found:
             named = f"{_source(found)} {found['checkpoint']}".strip()
             collected.setdefault("checkpoint of rows", set()).add(named)
+        if "training" in found:
+            named = f"{_host(found)} {found['training']}".strip()
+            collected.setdefault("training of rows", set()).add(named)
         if "index" in found and "domain" in _settings(found):
             collected.setdefault("pictures", set()).add(f"{_settings(found)['domain']} {found['index']}")
         if "code" in found:
-            collected.setdefault("code", set()).add(f"{found.get('kind', '')} {found['code']}")
-        if "method" in found:
-            collected.setdefault("methods", set()).add(f"{found['method']} {found['method_code']}")
+            collected.setdefault("code", set()).add(f"{_kind(found)} {found['code']}")
+        for name, code_of_it in _of_method(found):
+            collected.setdefault("methods", set()).add(f"{name} {code_of_it}")
         # Into how many jobs a list was split is no matter of its numbers.
         settings = {key: value for key, value in _settings(found).items() if key not in ("shard", "shards")}
         collected.setdefault("settings", set()).add(digest(settings))

@@ -56,7 +56,7 @@ variants:
   foreground: {method: foreground}
   copy: {method: copy}
   baseline: {}
-  apm_s_acpa: {masker: S, attention: true}
+  apm_s_acpa: {modules: [apm_s, acpa]}
 """
 RUN = ("--cores", "2", "--configfile", "c.yaml")
 ARCHIVE = "/lesions.zip"

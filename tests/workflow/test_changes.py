@@ -233,7 +233,7 @@ def test_the_same_bytes_whatever_cores_and_order(project, finished):
 
 def test_a_model_gives_the_same_bytes_whatever_cores_batches_and_shards(project):
     own_data(project)
-    values = yaml.safe_load(SMALL) | {"variants": {"baseline": {}, "apm_s": {"masker": "S"}}}
+    values = yaml.safe_load(SMALL) | {"variants": {"baseline": {}, "apm_s": {"modules": ["apm_s"]}}}
     values["compute"] = {"threads": 2}
     found = []
     for cores, batch, shards in ((2, "auto", 1), (1, 3, 2)):

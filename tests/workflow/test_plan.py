@@ -10,6 +10,8 @@ import pytest
 import yaml
 from conftest import square_mask, write_picture
 
+from cdfss.reports.catalogue import TABLES
+
 from .conftest import ROOT
 
 SMALL = """
@@ -42,7 +44,7 @@ def own_data(project, pictures=4):
 
 def with_models(project):
     values = yaml.safe_load(SMALL)
-    values["variants"] = {"baseline": {}, "apm_s": {"masker": "S"}, "apm_m": {"masker": "M"}}
+    values["variants"] = {"baseline": {}, "apm_s": {"modules": ["apm_s"]}, "apm_m": {"modules": ["apm_m"]}}
     return project.write("models.yaml", yaml.safe_dump(values, sort_keys=False))
 
 
@@ -53,39 +55,39 @@ def test_the_papers_run_is_planned_with_nothing_there(project):
     # Of the processor, for a busy machine is none of the plan's fault.
     seconds = after.children_user + after.children_system
     assert seconds - before.children_user - before.children_system < 30
-    assert jobs["evaluate"] == 4 * 7 * 2
+    assert jobs["evaluate"] == 4 * 8 * 2
     assert jobs["evaluate_on_processor"] == 4 * 2 * 2
     assert jobs["episodes"] == 4 * 2
     assert (jobs["download"], jobs["index"]) == (5, 6)  # FSS-1000's test and validation split
     assert jobs["source"] == jobs["backbone"] == jobs["page"] == 1
-    assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (6, 11, 8)
+    assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (9, 11, 8)
     assert (jobs["features"], jobs["filtering"]) == (4 * 5, 4)
     jobs = project.jobs("results/table1.md")
-    assert (jobs["evaluate"], jobs["table"]) == (56, 1)
+    assert (jobs["evaluate"], jobs["table"]) == (64, 1)
     assert {"features", "filtering", "figure"}.isdisjoint(jobs)
     assert "evaluate" not in project.jobs("results/table3.md")
-    assert project.jobs("--cores", "8", "--resources", "gpu=2")["evaluate"] == 56
+    assert project.jobs("--cores", "8", "--resources", "gpu=2")["evaluate"] == 64
     assert not (project.folder / "data").exists()
 
 
 def test_every_shipped_configuration_is_planned(project):
     for path in sorted((project.folder / "config").glob("*.yaml")):
-        assert project.jobs("--configfile", path)["table"] == 6
+        assert project.jobs("--configfile", path)["table"] == 9
 
 
 def test_a_file_without_a_name_adds_to_the_papers_run(project):
     jobs = project.jobs("--configfile", "config/extended.yaml")
-    assert jobs["evaluate"] == 4 * 2 * (7 + 23)
+    assert jobs["evaluate"] == 4 * 2 * (8 + 23 + 8 + 2 + 3)  # rivals, FPTrans, PATNet
     assert jobs["evaluate_on_processor"] == 4 * 2 * 2
     assert jobs["features"] == 4 * 5
-    assert jobs["source"] == 1
+    assert (jobs["source"], jobs["backbone"]) == (3, 2)
     # Table 1 and the figures of features are about the main variants alone.
     jobs = project.jobs("results/table1.md", "--configfile", "config/extended.yaml")
-    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (4 * 2 * 7, 4 * 2 * 2)
-    assert project.jobs("--config", "name=other")["evaluate"] == 56
+    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (4 * 2 * (8 + 3), 4 * 2 * 2)
+    assert project.jobs("--config", "name=other")["evaluate"] == 64
     roots = project.write("roots.yaml", "shots: [1]\ndata: {chestxray: {root: lungs}}\n")
     jobs = project.jobs("--configfile", roots)
-    assert (jobs["evaluate"], jobs["download"]) == (28, 4)
+    assert (jobs["evaluate"], jobs["download"]) == (32, 4)
 
 
 def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
@@ -94,7 +96,7 @@ def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
     for kind in ("images", "masks"):  # as README says: <folder>/<class>/
         write_picture(project.folder / "mine" / "roof" / kind / "0.png", mask=square_mask())
     jobs = project.jobs("results/table1.md", "--configfile", mine)
-    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (5 * 7 * 2, 5 * 2 * 2)
+    assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (5 * 8 * 2, 5 * 2 * 2)
 
 
 def test_added_variants_come_after_those_of_the_default(project):
@@ -111,8 +113,8 @@ def test_only_lists_that_start_anew_are_split_into_shards(project):
     own_data(project)
     values = yaml.safe_load(SMALL) | {"shards": 2}
     values["variants"] = {
-        "apm_s": {"masker": "S"},
-        "through": {"masker": "S", "steps": 1, "reset": "never"},
+        "apm_s": {"modules": ["apm_s"]},
+        "through": {"modules": ["apm_s"], "steps": 1, "reset": "never"},
     }
     name = project.write("sharded.yaml", yaml.safe_dump(values, sort_keys=False))
     assert project.jobs("--configfile", name)["evaluate"] == 2 + 1
@@ -132,7 +134,7 @@ def test_unlocking_says_nothing_of_what_is_missing(project):
 def test_another_working_folder_takes_the_default_beside_the_workflow(project, tmp_path):
     more = project.write("more.yaml", "shots: [1]\n")
     arguments = ("--directory", tmp_path / "elsewhere", "--configfile", more)
-    assert project.jobs(*arguments)["evaluate"] == 28
+    assert project.jobs(*arguments)["evaluate"] == 32
 
 
 def test_a_run_stops_before_its_first_job_and_lists_everything_missing(project, monkeypatch):
@@ -161,7 +163,7 @@ def test_a_run_stops_before_its_first_job_and_lists_everything_missing(project, 
         ({"shotz": [1]}, "shotz is not a key; did you mean 'shots'?"),
         ({"shots": [-1]}, "shots.0 is -1"),
         ({"domains": {"isic": {}}}, "domains.isic: 'isic' is not in data"),
-        ({"variants": {"a": {"masker": "Q"}}}, "variants.a.masker is 'Q'; it should be 'S' or 'M'"),
+        ({"variants": {"a": {"modules": ["q"]}}}, "variants.a.modules.0: module 'q' is unknown"),
         ({"name": "a b"}, "name is 'a b'"),
     ],
 )
@@ -222,7 +224,7 @@ def test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice(project)
 
     # What a run without a model cannot show is said, in tables, figures and on the page.
     results = project.folder / "results"
-    for number in range(1, 7):
+    for number in TABLES:
         text = (results / f"table{number}.md").read_text()
         assert "Not in this " in text or number == 6
     page = (results / "index.html").read_text()
@@ -284,7 +286,7 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
 def test_another_seed_of_the_source_plans_its_training_and_evaluations_alone(project):
     own_data(project)
     values = yaml.safe_load((project.folder / with_models(project)).read_text())
-    values["variants"] = {"copy": {"method": "copy"}, "baseline": {}, "apm_s": {"masker": "S"}}
+    values["variants"] = {"copy": {"method": "copy"}, "baseline": {}, "apm_s": {"modules": ["apm_s"]}}
 
     def seeds(*given):
         values["source"]["seeds"] = list(given)
@@ -311,6 +313,31 @@ def test_another_seed_of_the_source_plans_its_training_and_evaluations_alone(pro
     assert set(jobs) == {*of_rows, "table", "figure", "total"}
     assert of_models(seeds(0)) == {"source": 0, "evaluate": 0, "evaluate_on_processor": 0}
     assert of_models(seeds(0, 5)) == {"source": 1, "evaluate": 2, "evaluate_on_processor": 0}
+
+
+def test_each_host_is_trained_by_itself_or_given(project):
+    own_data(project)
+    values = yaml.safe_load((project.folder / with_models(project)).read_text())
+    values["variants"] = {"baseline": {}, "patnet": {"method": "patnet"}}
+
+    def plan(**source):
+        changed = values | {"source": values["source"] | source}
+        return project.jobs("--configfile", project.write("c.yaml", yaml.safe_dump(changed)))
+
+    jobs = plan()
+    assert (jobs["source"], jobs["evaluate"], "given_source" in jobs) == (2, 2, False)
+    (project.folder / "m.safetensors").touch()
+    jobs = plan(patnet={"checkpoint": "m.safetensors"})
+    assert (jobs["source"], jobs["given_source"], jobs["evaluate"]) == (1, 1, 2)
+    finish(project, "c.yaml")
+    sources = project.folder / "results" / "small" / "source"
+    assert {path.name for path in sources.iterdir()} == {"0", "patnet-given"}
+    assert plan(patnet={"checkpoint": "m.safetensors"}) == {}
+    # A change of one host's training touches nothing of another's.
+    jobs = plan(patnet={"epochs": 3})
+    assert (jobs["source"], jobs["evaluate"]) == (1, 1)
+    jobs = plan(patnet={"checkpoint": "m.safetensors"}, epochs=9)
+    assert (jobs["source"], jobs["evaluate"]) == (1, 1)
 
 
 SLOW = """
@@ -362,7 +389,7 @@ def test_an_existing_checkpoint_replaces_the_training(project):
     assert "source.checkpoint: trained.safetensors is not a file" in output
     (project.folder / "trained.safetensors").write_bytes(b"x")
     jobs = project.jobs("--configfile", name)
-    assert jobs["index"] == jobs["source"] == 1
+    assert jobs["index"] == jobs["given_source"] == 1
     assert jobs["evaluate"] == 3
     assert "generate" not in jobs
     assert "1shot-seed0/0.parquet" in project.run("-n", "--configfile", name)

@@ -48,7 +48,7 @@ variants:
   copy: {method: copy}
   foreground: {method: foreground}
   baseline: {}
-  apm_s: {masker: S}
+  apm_s: {modules: [apm_s]}
 """
 FOLDER = "results/cluster"
 TARGETS = [

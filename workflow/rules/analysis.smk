@@ -2,15 +2,15 @@
 FEATURES = f"{FOLDER}/analysis/features/{{domain}}/{{variant}}.parquet"
 FILTERED = f"{FOLDER}/analysis/filtering/{{domain}}.parquet"
 FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.parquet"
-FIRST_SOURCE = name_of(jobs.sources[0])
+WEIGHTS = weights_of(run.backbone)
 
 
 rule features:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
-        identity=IDENTITY.format(source=FIRST_SOURCE),
-        checkpoint=ancient(CHECKPOINT.format(source=FIRST_SOURCE)),
+        identity=IDENTITY.format(source=FIRST_HSNET or "NONE"),
+        checkpoint=ancient(CHECKPOINT.format(source=FIRST_HSNET or "NONE")),
         weights=ancient(WEIGHTS) if WEIGHTS else [],
     output:
         FEATURES,
@@ -40,8 +40,8 @@ rule filtering:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
-        identity=IDENTITY.format(source=FIRST_SOURCE),
-        checkpoint=ancient(CHECKPOINT.format(source=FIRST_SOURCE)),
+        identity=IDENTITY.format(source=FIRST_HSNET or "NONE"),
+        checkpoint=ancient(CHECKPOINT.format(source=FIRST_HSNET or "NONE")),
         weights=ancient(WEIGHTS) if WEIGHTS else [],
     output:
         FILTERED,

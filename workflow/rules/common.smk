@@ -21,15 +21,21 @@ jobs = Jobs(run)
 shown = Shown(jobs)
 SHOWN = shown.table_settings()  # what tables, figures and page need to know of the run
 ENVIRONMENT = "../../envs/cdfss.yaml"
-TRAINED = bool(jobs.source_variants) and run.source.checkpoint is None
 # GPUs of one training or evaluation job. "cuda" is taken at its word here, since the machine that
 # plans need not be the one that computes; a local run checks before its first job.
 GPUS = int(run.device == "cuda" or (run.device == "auto" and len(devices.visible()) > 0))
 
 
-def name_of(source):
-    """Name of a source model: the seed of its training, or "given"."""
-    return "given" if source is None else str(source)
+def name_of(host, source):
+    """Name of a source model: the seed of its training, or "given"; of others than HSNet after the host."""
+    name = "given" if source is None else str(source)
+    return name if host == "hsnet" else f"{host}-{name}"
+
+
+MODELS = {name_of(*of_model): of_model for of_model in jobs.models}
+TRAINED = [name for name, (_, source) in MODELS.items() if source is not None]
+# That of measurements.
+FIRST_HSNET = next((name for name, (host, _) in MODELS.items() if host == "hsnet"), None)
 
 
 def of_source(source):
@@ -43,7 +49,7 @@ wildcard_constraints:
     variant="|".join(run.variants),
     shot="|".join(map(str, run.shots)),
     seed="|".join(map(str, run.seeds)),
-    source="|".join(map(name_of, jobs.sources)),
+    source="|".join(MODELS) or "NONE",
     of_source="|".join(map(of_source, [*jobs.sources, None])),
     shard=r"\d+",
     split="trn|val|test",
@@ -104,16 +110,33 @@ def list_of(domain, shot, seed):
     return provenance.digest([settings, pictures_of(domain, run.domains[domain].split)])
 
 
+def host_of(wildcards):
+    """Host of a source model."""
+    return MODELS[wildcards.source][0]
+
+
+def source_settings(name):
+    """Settings of a source training."""
+    host, seed = MODELS[name]
+    return jobs.source_settings(seed, host)
+
+
 @functools.cache
-def model(source):
+def model(name):
     """What a source model depends on."""
-    if not jobs.source_variants:
-        return ""
-    if source is None:
-        return provenance.digest([run.backbone, files.hash_if_there(run.source.checkpoint)])
+    host, seed = MODELS[name]
+    if seed is None:
+        given = run.source.of(host).checkpoint
+        return provenance.digest([run.backbone_of_host(host), files.hash_if_there(given)])
     data = [(run.source.data, SOURCE_SPLIT)]
     data.append((run.source.validation.data, run.source.validation.split))
-    return provenance.digest([jobs.source_settings(source), [pictures_of(*pair) for pair in data]])
+    return provenance.digest([source_settings(name), [pictures_of(*pair) for pair in data]])
+
+
+def model_of(variant, source):
+    """Name of the source model that a variant needs, of a seed; None if it needs none."""
+    host = run.host_of(variant)
+    return name_of(host, source) if host else None
 
 
 def source_of(wildcards):
@@ -125,12 +148,13 @@ def source_of(wildcards):
 def before_rows(wildcards):
     """What the rows of a job depend on besides their settings."""
     list_ = list_of(wildcards.domain, wildcards.shot, wildcards.seed)
-    return [list_, model(source_of(wildcards)) if wildcards.variant in jobs.source_variants else ""]
+    needed = model_of(wildcards.variant, source_of(wildcards))
+    return [list_, model(needed) if needed else ""]
 
 
 def before_measurement(wildcards):
     """The same for a measurement."""
-    return [list_of(wildcards.domain, run.shots[0], run.seeds[0]), model(jobs.sources[0])]
+    return [list_of(wildcards.domain, run.shots[0], run.seeds[0]), model(FIRST_HSNET)]
 
 
 def before_episodes(wildcards):
@@ -139,7 +163,8 @@ def before_episodes(wildcards):
     settings = [
         jobs.evaluation_settings(domain, v, shot, seed, jobs.sources_of(v)[0]) for v in shown.pictured
     ]
-    return provenance.digest([list_of(domain, shot, seed), model(jobs.sources[0]), settings])
+    models = {model_of(v, jobs.sources_of(v)[0]) for v in shown.pictured} - {None}
+    return provenance.digest([list_of(domain, shot, seed), *map(model, sorted(models)), settings])
 
 
 @functools.cache
@@ -153,9 +178,12 @@ def before(*needs):
         found += [jobs.evaluation_settings(domain, name, shot, seed, source) for name, source in evaluated]
     if "features" in needs:
         found += [jobs.analysis_settings(d, v) for d in run.domains for v in shown.analysed]
-    if "filtered" in needs:
+    if "filtered" in needs and FIRST_HSNET:
         found += [jobs.filtering_settings(d) for d in run.domains]
-    return provenance.digest([*map(model, jobs.sources), found])
+    models = {model_of(*of_rows) for of_rows in evaluated} - {None}
+    if {"features", "filtered"} & set(needs) and FIRST_HSNET:
+        models |= {FIRST_HSNET}
+    return provenance.digest([*map(model, sorted(models)), found])
 
 
 def raw_marker(wildcards):
@@ -187,7 +215,7 @@ def inputs_of(entry):
     names = [name for need in entry.needs for name in shown.by_subject.get(need, [])]
     lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
     features = expand(FEATURES, domain=run.domains, variant=shown.analysed)
-    filtered = expand(FILTERED, domain=run.domains) if jobs.source_variants else []
+    filtered = expand(FILTERED, domain=run.domains) if FIRST_HSNET else []
     return {
         "rows": of_variants(ROWS, names, **lists),
         "features": features if "features" in entry.needs else [],
@@ -205,9 +233,8 @@ def weights_of(backbone):
 def given_to(wildcards):
     """Files that the method of a variant needs besides pictures and lists."""
     needed = {}
-    if wildcards.variant in jobs.source_variants:
+    if name := model_of(wildcards.variant, source_of(wildcards)):
         # The small file tells whether the model changed; a touched large one loses no GPU work.
-        name = name_of(source_of(wildcards))
         needed["identity"] = IDENTITY.format(source=name)
         needed["checkpoint"] = ancient(CHECKPOINT.format(source=name))
     weights = weights_of(run.backbone_of(wildcards.variant))

@@ -41,7 +41,7 @@ if TRAINED:
 
     rule training_history:
         input:
-            expand(HISTORY, source=jobs.sources),
+            expand(HISTORY, source=TRAINED),
         output:
             report(
                 multiext(f"{FOLDER}/figures/training_history", ".png", ".svg"),
@@ -61,7 +61,7 @@ if TRAINED:
             runtime=by_attempt(10),
         params:
             caption=TRAINING_HISTORY.caption,
-            before=lambda wildcards: list(map(model, jobs.sources)),
+            before=lambda wildcards: list(map(model, TRAINED)),
         message:
             "Plotting the source training"
         script:

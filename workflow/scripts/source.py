@@ -1,5 +1,5 @@
 from cdfss.configuration.jobs import compute_settings
-from cdfss.methods.hsnet import training
+from cdfss.methods import training
 from cdfss.running.jobs import job
 
 settings = snakemake.params.settings

@@ -1,8 +1,9 @@
-from cdfss.methods.hsnet import checkpoints
+from cdfss.methods import hosts
 from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
-    checkpoints.take(
+    hosts.take(
+        snakemake.params.host,
         snakemake.input.checkpoint,
         snakemake.params.backbone,
         snakemake.output.checkpoint,

@@ -1,8 +1,7 @@
 """Adaptation of a model to the labelled supports of an episode (paper section 4.4)."""
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cdfss.errors import CdfssError
+from cdfss.methods.adam import Adam
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane, resize_masks
 from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, FINE, MIDDLE, HSNet, resize_logits
+from cdfss.methods.modules import known
 
-PARTS = ("masker", "attention", "learner", "backbone")
 RULES = ("published", "majority", "mean")  # by which the predictions from k supports become one mask
 PAIRS_AT_ONCE = 5  # of an episode in a step; more are summed up in turns, which bounds the memory
 
@@ -68,7 +68,7 @@ class Adaptation:
     only the stride-32 maps change between steps, so everything else (backbone, the two finer
     encodings, spectra) is computed once.
 
-    Episodes of a batch do not know of each other: each has masks, ACPA weights and moments of its
+    Episodes of a batch do not know of each other: each has parameters of modules and moments of its
     own, and the numbers are those of one by one, up to rounding.
 
     Args:
@@ -76,7 +76,7 @@ class Adaptation:
         support_images: normalised, (k, 3, S, S), or (E, k, 3, S, S) for a batch.
         support_masks: (k, S, S) or (E, k, S, S), 0 and 1.
         learning_rate: of Adam.
-        trained: parts of PARTS that are tuned; None for masker and attention, those the model has.
+        trained: `HSNet.parts` that are tuned; None for all modules that have parameters.
             A trained backbone keeps its batch statistics.
         pairs: "self", every support is its own query (k pairs, the paper's way), or
             "leave_one_out", every support is predicted from each other one (k (k - 1) pairs; the
@@ -91,7 +91,7 @@ class Adaptation:
 
     Attributes:
         model: the tuned model; what is not trained is shared with the model it came from. For a
-            batch its masker and attention hold the parameters of E episodes.
+            batch its modules hold the parameters of E episodes.
         optimiser: Adam as the last step left it.
 
     Raises:
@@ -130,10 +130,10 @@ class Adaptation:
         self._rule = vote
         self._pairs, self._information = support_pairs(k, pairs), mutual_information
         self._trained = _checked_parts(model, trained)
-        self._whole = bool({"learner", "backbone"} & set(self._trained))
+        self._whole = bool(known.WHOLE & set(self._trained))
         if batch and batch[0] > 1 and self._whole:
             raise CdfssError("adapt: learner and backbone are tuned for one episode at a time, not a batch")
-        held = _episodes_held(model)
+        held = model.chain.episodes
         if held > 1 and batch != [held]:
             there = f"{batch[0]} episodes" if batch else "one episode"
             raise CdfssError(f"adapt: the model was tuned to {held} episodes, the supports are of {there}")
@@ -160,12 +160,12 @@ class Adaptation:
         """One step of Adam on the mean loss of each episode's pairs.
 
         Raises:
-            CdfssError: when there is nothing to tune, or pictures are not of the masker's size.
+            CdfssError: when there is nothing to tune, or pictures are not of the size that modules are for.
         """
         if not self._trained:
             raise CdfssError(
-                "adapt: nothing is left to tune: trained names no part, or the model has neither masker "
-                "nor attention; trained=['learner'] or ['backbone'] tunes the rest"
+                "adapt: nothing is left to tune: trained names no part, or the model has no module with "
+                "parameters; trained=['learner'] or ['backbone'] tunes the rest"
             )
         if self._turns is None:
             make = self._turns_of_whole_model if self._whole else self._turns_of_coarse_maps
@@ -187,6 +187,8 @@ class Adaptation:
             if self._information:
                 loss = loss + self._information * gaussian_information(maps)
             loss = loss.view(-1, self._masks.shape[1]).sum(0) / len(self._pairs)  # (E,)
+            if (penalty := self.model.chain.penalty()) is not None:
+                loss = loss + penalty * (len(turn.target) / self._masks.shape[1] / len(self._pairs))
             # Not backward(): it would also fill gradients of parts that are shared and frozen. The
             # gradient of the sum is each episode's own, since none depends on another's parameters.
             part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
@@ -194,46 +196,57 @@ class Adaptation:
             losses = losses + loss.detach()
         return losses, gradients
 
-    def predict(self, query: Tensor) -> Tensor:
+    def predict(self, query: Tensor, truth: Tensor | None = None) -> Tensor:
         """Masks of `segment`."""
-        return self.segment(query).masks
+        return self.segment(query, truth).masks
 
     @torch.no_grad()
-    def segment(self, query: Tensor) -> "Segmentation":
+    def segment(self, query: Tensor, truth: Tensor | None = None) -> "Segmentation":
         """Segment normalised query images (B, 3, S, S); for a batch one an episode.
 
         Each support votes with its own prediction, and the rule makes one mask of them.
+
+        Args:
+            truth: masks of the queries (B, S, S), for modules that are shown them.
         """
         k, episodes = self._masks.shape[:2]
         if self._batched and len(query) != episodes:
             raise CdfssError(f"predict: {len(query)} queries for {episodes} episodes; expected one each")
-        if self._features is None:
-            self._features = self.model.features(self._images)
         features = self.model.features(query)
         features[COARSE] = self.model.filtered(features[COARSE])
-        supports = [[m.unflatten(0, (k, episodes)) for m in maps] for maps in self._features]
         votes = torch.zeros(len(query), *query.shape[-2:], dtype=torch.long, device=query.device)
         probabilities = torch.zeros(votes.shape, device=query.device)
-        for shot in range(k):
-            # A single episode's support serves every query.
-            support = [[m[shot].expand(len(query), -1, -1, -1) for m in maps] for maps in supports]
-            support[COARSE] = self.model.filtered(support[COARSE])
-            mask = self._masks[shot].expand(len(query), -1, -1)
-            logits = resize_logits(self.model.compare(features, support, mask), query.shape[-2:])
+        for support, mask in self.supports(len(query)):
+            logits = resize_logits(self.model.compare(features, support, mask, truth), query.shape[-2:])
             background, foreground = logits.unbind(1)
             votes = votes + (foreground > background)
             probabilities = probabilities + (foreground - background).sigmoid() / k
-        seen = resize_masks(self._masks.flatten(0, 1), supports[COARSE][0].shape[-2:]).flatten(1).any(1)
+        seen = resize_masks(self._masks.flatten(0, 1), features[COARSE].shape[-2:]).flatten(1).any(1)
         unseen = (~seen).view(k, episodes).sum(0).expand(len(query))
         return Segmentation.of(votes, probabilities, k, self._rule, unseen)
 
     @torch.no_grad()
+    def supports(self, queries: int) -> Iterator[tuple[list, Tensor]]:
+        """Pyramid, stride 32 `filtered`, and mask (B, S, S) of each of the k supports, for B queries.
+
+        A single episode's support serves every query.
+        """
+        if self._features is None:
+            self._features = self.model.features(self._images)
+        k, episodes = self._masks.shape[:2]
+        split = [[m.unflatten(0, (k, episodes)) for m in maps] for maps in self._features]
+        for shot in range(k):
+            support = [[m[shot].expand(queries, -1, -1, -1) for m in maps] for maps in split]
+            support[COARSE] = self.model.filtered(support[COARSE])
+            yield support, self._masks[shot].expand(queries, -1, -1)
+
+    @torch.no_grad()
     def _turns_of_coarse_maps(self) -> list["_Turn"]:
-        """Turns for trained masker and attention: all but the stride-32 maps is kept."""
+        """Turns for trained modules: all but the stride-32 maps is kept."""
         model, masks = self.model, self._masks
         # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
         coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
-        spectrum = None if model.masker is None else model.masker.spectrum(coarse)
+        changed = model.chain.alone(coarse, self._trained)
         turns = []
         for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
             pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
@@ -242,8 +255,9 @@ class Adaptation:
             plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
 
             def forward(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
-                maps = coarse if spectrum is None else model.masker.mask(*spectrum).to(coarse.dtype)
-                encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane)
+                maps = changed()
+                shown = masks[queries].flatten(0, 1)  # the "query" is a support, whose mask is known
+                encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane, shown)
                 return model.learner.mix(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
 
             turns.append(_Turn(forward, masks[queries].flatten(0, 1).long()))
@@ -273,7 +287,7 @@ class Adaptation:
         def forward(query, support):
             maps = pyramid(query)
             others = maps if support == query else pyramid(support)
-            logits = model.segment(maps, others, masks[support])
+            logits = model.segment(maps, others, masks[support], masks[query])
             return logits, model.filtered(maps[COARSE][-1:])[0] if needs_maps else None
 
         return [_Turn(lambda q=q, s=s: forward(q, s), masks[q].long()) for q, s in self._pairs]
@@ -367,82 +381,30 @@ def _span(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
 def _checked_parts(model: HSNet, trained: Sequence[str] | None) -> list[str]:
     """The parts to train, known and there."""
     if trained is None:
-        return [part for part in ("masker", "attention") if getattr(model, part) is not None]
+        return model.chain.tunable
     if isinstance(trained, str) or len(set(trained)) != len(trained):
         raise CdfssError(f"adapt: trained={trained!r}; expected a list of parts, each named once")
     for part in trained:
-        if part not in PARTS or getattr(model, part) is None:
-            there = ", ".join(part for part in PARTS if getattr(model, part) is not None)
-            raise CdfssError(f"adapt: the model has no part {part!r} to train; it has {there}")
+        model.part(part)
     return list(trained)
-
-
-class Adam:
-    """Adam with torch's defaults and, number for number, its arithmetic.
-
-    torch.optim loads the compiler on first use, which takes longer than a small adaptation.
-    """
-
-    BETAS, EPSILON = (0.9, 0.999), 1e-8
-
-    def __init__(self, parameters: list[Tensor], learning_rate: float, before: "Adam | None" = None):
-        """Moments start at zero, or at copies of those of `before`.
-
-        Raises:
-            CdfssError: when `before` is of parameters of other shapes.
-        """
-        if before is not None and [m.shape for m in before.means] != [p.shape for p in parameters]:
-            raise CdfssError(
-                "adapt: the optimiser is of an adaptation of other parts, or of another number of "
-                "episodes, than those trained now"
-            )
-        self.parameters, self.learning_rate = parameters, learning_rate
-        if before is None:
-            self.steps = 0
-            self.means = [torch.zeros_like(parameter) for parameter in parameters]
-            self.squares = [torch.zeros_like(parameter) for parameter in parameters]
-        else:
-            self.steps = before.steps
-            self.means = [mean.clone() for mean in before.means]
-            self.squares = [square.clone() for square in before.squares]
-
-    @torch.no_grad()
-    def step(self, gradients) -> None:
-        """Move every parameter in place by its gradient."""
-        self.steps += 1
-        first, second = self.BETAS
-        size = self.learning_rate / (1 - first**self.steps)
-        scale = math.sqrt(1 - second**self.steps)
-        for parameter, gradient, mean, square in zip(
-            self.parameters, gradients, self.means, self.squares, strict=True
-        ):
-            mean.lerp_(gradient, 1 - first)
-            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-            parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
-
-
-def _episodes_held(model: HSNet) -> int:
-    """Episodes that the model's masker and attention hold parameters of: 1 but for results of batches."""
-    held = [1]
-    if model.masker is not None:
-        held.append(len(model.masker.mask_amplitude))
-    if model.attention is not None and model.attention.squeeze.weight.dim() == 3:
-        held.append(len(model.attention.squeeze.weight))
-    return max(held)
 
 
 def _fork(model: HSNet, trained: Sequence[str], batch: Sequence[int]) -> tuple[HSNet, list[Tensor]]:
     """A model with copies of the trained parts, all else shared, and the parameters to tune.
 
-    With a batch of [E] episodes masker and attention hold E copies, along a leading dimension.
+    With a batch of [E] episodes the trained modules hold E copies, along their first dimension.
     """
-    shared = [getattr(model, part) for part in PARTS if part not in trained]
-    fork = copy.deepcopy(model, memo={id(module): module for module in shared if module is not None})
+    parts = {name: model.part(name) for name in trained}
+    used = {id(module) for part in parts.values() for module in part.modules()}
+    shared = {
+        id(model.chain.get_submodule(key)): model.chain.get_submodule(key) for key in model.chain.parts
+    }
+    shared |= {id(module): module for module in (model.learner, model.backbone)}
+    fork = copy.deepcopy(model, memo={key: module for key, module in shared.items() if key not in used})
     parameters = []
-    for part in trained:
-        for parameter in getattr(fork, part).requires_grad_(True).parameters():
-            if batch and part in ("masker", "attention") and _episodes_held(model) == 1:
-                one = parameter.data.view(1, *parameter.shape[-3 if part == "masker" else -2 :])
-                parameter.data = one.repeat(*batch, *[1] * (one.dim() - 1))
+    for name in trained:
+        for parameter in fork.part(name).requires_grad_(True).parameters():
+            if batch and name not in known.WHOLE and len(parameter) == 1:
+                parameter.data = parameter.data.repeat(*batch, *[1] * (parameter.dim() - 1))
             parameters.append(parameter)
     return fork, parameters

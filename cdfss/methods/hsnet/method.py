@@ -1,4 +1,4 @@
-"""HSNet, with the paper's modules or without, as a method."""
+"""HSNet, with modules on its deepest maps or without, as a method."""
 
 from functools import cached_property
 from typing import Literal
@@ -7,29 +7,24 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cdfss.methods import contract
-from cdfss.methods.contract import Count, Given, Name, Positive, Prediction
+from cdfss.methods.contract import Given, Prediction
+from cdfss.methods.modules import known
+from cdfss.methods.modules.settings import RATE, Tuned
 
-PARTS_OF_WHOLE = {"learner", "backbone"}
-STEPS, RATE = 60, 1e-2  # of Adam (paper 5.1); where neither the variant nor the run says otherwise
 
-
-class Settings(contract.Settings):
+class Settings(Tuned):
     """HSNet with the modules named here, tuned to the supports of an episode."""
 
-    masker: Literal["S", "M"] | None = Field(
-        None, description="APM: S one mask for all channels, M one per channel"
+    modules: known.Modules = Field(
+        (),
+        description="modules on the stride-32 maps, in order: names, or name: {settings}, see below; "
+        "or your own as folder/file.py:Class or module:Class (docs/methods.md)",
     )
-    attention: bool = Field(False, description="ACPA after APM")
-    hidden: Count = Field(8, description="width of ACPA's bottleneck (8 in the published code)")
-    steps: int | None = Field(None, ge=0, description="default adaptation.steps")
-    learning_rate: Positive | dict[Name, Positive] | None = Field(
-        None, description="default adaptation.learning_rate"
-    )
-    trained: list[Literal["masker", "attention", "learner", "backbone"]] | None = Field(
+    trained: list[str] | None = Field(
         None,
         min_length=1,
-        description="parts that are tuned; default masker and attention, those that the variant has. "
-        "learner and backbone: full fine-tuning (paper table 5)",
+        description="parts that are tuned; default all modules that have parameters. Besides these there "
+        "are learner (PATNet's with its references) and backbone: full fine-tuning (paper table 5)",
     )
     pairs: Literal["self", "leave_one_out"] = Field(
         "self",
@@ -55,56 +50,70 @@ class Settings(contract.Settings):
         "k; mean, by a mean probability of at least 0.5 (the same for 1 shot)",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values):
+        old = sorted({"masker", "attention", "hidden"} & set(values)) if isinstance(values, dict) else []
+        if old:
+            masker, attention = values.get("masker"), values.get("attention")
+            hidden = values.get("hidden")
+            acpa = "acpa" if hidden is None else f"{{acpa: {{hidden: {hidden}}}}}"
+            wanted = [f"apm_{str(masker).lower()}"] * bool(masker) + [acpa] * bool(attention)
+            raise ValueError(
+                f"{' and '.join(old)}: modules go by name now; write modules: [{', '.join(wanted)}]"
+            )
+        return values
+
     @model_validator(mode="after")
     def _consistent(self):
+        keys = list(self._modules)
         if self.trained is not None and len(set(self.trained)) != len(self.trained):
             raise ValueError(f"trained is {self.trained}, which names a part twice")
-        for part, there in (("masker", self.masker), ("attention", self.attention)):
-            if part in (self.trained or []) and not there:
-                raise ValueError(f"trained names {part!r}, which the variant does not have")
-        if self.mutual_information and not {"masker", "backbone"} & set(self.tuned_parts):
+        for part in self.trained or []:
+            if part not in known.WHOLE and part not in keys:
+                raise ValueError(
+                    f"trained names {part!r}, which the variant does not have; there are "
+                    f"{', '.join([*keys, *sorted(known.WHOLE)])}"
+                )
+            if part in keys and not self._modules[part].learns:
+                raise ValueError(f"trained names {part!r}, which has no parameters")
+        if self.mutual_information and not {*self._alone, "backbone"} & set(self.tuned_parts):
             raise ValueError(
-                "mutual_information changes nothing where neither masker nor backbone is tuned"
+                "mutual_information is of maps before the support mask and before the first module that "
+                "looks at pairs; it changes nothing where neither the backbone nor a module there is tuned"
             )
         if self.steps and not self.tuned_parts:
             raise ValueError(
-                f"steps is {self.steps}, but there is nothing to tune: neither masker nor attention, "
-                "and trained names no part"
+                f"steps is {self.steps}, but there is nothing to tune: no module has parameters, and "
+                "trained names no part"
             )
         return self
 
     @property
+    def _alone(self) -> list[str]:
+        """Modules that `Chain.alone` passes."""
+        keys = list(self._modules)
+        others = (
+            n for n, key in enumerate(keys) if self._modules[key].after_mask or self._modules[key].of_pairs
+        )
+        return keys[: next(others, None)]
+
+    @property
     def tuned_parts(self) -> list[str]:
         """Parts of the model that steps change."""
-        if self.trained is not None:
-            return self.trained
-        return ["masker"] * (self.masker is not None) + ["attention"] * self.attention
+        return super().tuned_parts if self.trained is None else self.trained
 
     def of_domain(self, domain, defaults):
-        """Steps and rate of one domain; none of what concerns steps where there are none."""
-        steps = defaults["steps"] if self.steps is None else self.steps
-        settings = {"masker": self.masker, "attention": self.attention, "hidden": self.hidden}
-        settings |= {"steps": steps if self.tuned_parts else 0, "learning_rate": None}
-        if settings["steps"]:
-            rate = self.learning_rate or defaults["learning_rate"]
-            settings["learning_rate"] = rate[domain] if isinstance(rate, dict) else rate
-            settings |= {"trained": self.tuned_parts, "pairs": self.pairs, "reset": self.reset}
-            settings["mutual_information"] = self.mutual_information
-        if self.vote != "published":  # which is that of all rows made before there were others
-            settings["vote"] = self.vote
-        derived = self.model_dump(mode="json", exclude=set(Settings.model_fields))
-        return settings | derived  # with what a method that is derived from this one has besides
+        """As of all that is tuned; how only where there are steps."""
+        settings = super().of_domain(domain, defaults) | {"trained": self.tuned_parts}
+        idle = set() if settings["steps"] else {"trained", "pairs", "reset", "mutual_information"}
+        if self.vote == "published":  # which is that of all rows made before there were others
+            idle.add("vote")
+        return {key: value for key, value in settings.items() if key not in idle}
 
     @property
     def goes_on(self):
         return self.reset == "never"
-
-    @property
-    def steps_taken(self) -> int:
-        """Steps in every episode."""
-        if not self.tuned_parts:
-            return 0
-        return STEPS if self.steps is None else self.steps
 
 
 class Method(contract.Method):
@@ -122,30 +131,30 @@ class Method(contract.Method):
         self.model = self._source_model()
         self._adapted = None
         # More than modules is tuned, or each episode goes on from the last.
-        alone = PARTS_OF_WHOLE & set(settings.tuned_parts) or settings.goes_on
+        alone = known.WHOLE & set(settings.tuned_parts) or settings.goes_on
         self.most_at_once = 1 if alone else None
 
-    def _source_model(self):
-        """The source model with the variant's modules; ACPA's first weights depend on the seed alone."""
-        import torch
+    @staticmethod
+    def _network():
+        """The class of the model."""
+        from cdfss.methods.hsnet.model import HSNet
 
+        return HSNet
+
+    def _source_model(self):
+        """The source model with the variant's modules, whose first weights depend on the seed alone."""
         from cdfss.methods.hsnet import checkpoints
 
-        settings, given = self.settings, self.given
+        given = self.given
         model = checkpoints.build(
             given.checkpoint,
             given.backbone,
             given.weights,
-            masker=settings.masker,
-            attention=settings.attention,
-            hidden=settings.hidden,
+            self._network(),
+            modules=self.settings.modules,
             image_size=given.image_size,
+            seed=given.seed,
         )
-        if model.attention is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(given.seed)
-                model.attention.squeeze.reset_parameters()
-                model.attention.excite.reset_parameters()
         if given.compile:
             model.learner.compile_mixing()
         return model.to(given.device)
@@ -179,7 +188,7 @@ class Method(contract.Method):
             optimiser=before.optimiser if before else None,
         )
 
-    def predict(self, pictures):
+    def predict(self, pictures, truths=None):
         import torch
 
         from cdfss.backbones.normalisation import normalise
@@ -187,7 +196,8 @@ class Method(contract.Method):
         found = []
         for number in range(pictures.shape[1]):  # a query of each episode
             queries = torch.from_numpy(pictures[:, number]).to(self.given.device)
-            found.append(self._adapted.segment(normalise(queries, self._facts)))
+            shown = None if truths is None else torch.from_numpy(truths[:, number]).to(self.given.device)
+            found.append(self._segmented(normalise(queries, self._facts), shown))
 
         def of_all(name):
             return torch.stack([getattr(one, name) for one in found], 1).cpu().numpy()
@@ -196,6 +206,10 @@ class Method(contract.Method):
         counts = {name: of_all(name) for name in contract.COUNTS}
         return Prediction(probabilities.astype(np.float32), masks.astype(bool), counts)
 
+    def _segmented(self, queries, truths):
+        """`adaptation.Segmentation` of normalised queries (E, 3, S, S), and of their masks for oracles."""
+        return self._adapted.segment(queries, truths)
+
     @property
     def losses(self):
         return self._adapted.losses.numpy()
@@ -203,11 +217,10 @@ class Method(contract.Method):
     @property
     def parameters(self):
         def count(parts):
-            parts = [getattr(self.model, part) for part in parts]
-            return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+            return sum(p.numel() for part in parts for p in self.model.part(part).parameters())
 
         tuned = self.settings.tuned_parts if self.settings.steps_taken else []
-        return count(["masker", "attention"]), count(tuned)
+        return count(self.model.chain.tunable), count(tuned)
 
     @property
     def _facts(self):

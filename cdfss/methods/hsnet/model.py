@@ -1,52 +1,53 @@
-"""HSNet with the frequency modules of the paper (HSNet section 4; paper section 4.1, figure 3)."""
+"""HSNet with modules on its deepest maps (HSNet section 4; paper section 4.1, figure 3)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdfss.backbones.facts import why_not_hsnet
+from cdfss.backbones.facts import BackboneFacts, why_not_hsnet
 from cdfss.backbones.network import build
 from cdfss.backbones.weights import load_imagenet
 from cdfss.errors import CdfssError
-from cdfss.methods.frequency import AmplitudePhaseMasker, PhaseAttention
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane, hypercorrelation
 from cdfss.methods.hsnet.learner import HypercorrelationLearner
+from cdfss.methods.modules.chain import Chain
 
 FINE, MIDDLE, COARSE = 0, 1, 2  # strides 8, 16 and 32
 
 
 class HSNet(nn.Module):
-    """Few-shot segmentation by hypercorrelation squeeze, with APM and ACPA on the deepest maps.
+    """Few-shot segmentation by hypercorrelation squeeze, with modules such as APM on the deepest maps.
 
     Args:
         backbone: a name of `cdfss.backbones.facts.PYRAMIDS`.
         weights: path of the backbone's published weights; "imagenet" for the installed weights of
             efficientnet_lite0; None leaves the backbone random (a checkpoint may follow).
-        masker: None, "S" (one mask for all channels) or "M" (one per channel).
-        attention: whether ACPA follows.
-        hidden: width of ACPA's bottleneck.
-        image_size: S, pixels; the masks are ceil(S / 32) positions wide.
+        modules: names of `cdfss.methods.modules.known`, or {name: settings}, in order. One chain of them
+            serves the L maps of stride 32.
+        image_size: S, pixels; the maps that modules are made for are ceil(S / 32) positions wide.
+        seed: of the modules' random first parameters.
 
     Raises:
-        CdfssError: for an unknown backbone or one without strides 8, 16 and 32, an unknown masker,
-            or an image size below 32.
+        CdfssError: for an unknown backbone or one without strides 8, 16 and 32, an unknown module, or an
+            image size below 32.
     """
+
+    FORMAT = "cdfss-hsnet-1"  # of files of ours that hold its source-trained state
+    KEY = "source.checkpoint"  # of a configuration that gives such a file
+    SOURCE_PARTS = ("learner",)  # that source training makes
 
     def __init__(
         self,
         backbone: str = "resnet50",
         weights=None,
-        masker: str | None = None,
-        attention: bool = False,
-        hidden: int = 8,
+        modules: Iterable = (),
         image_size: int = 400,
+        seed: int = 0,
     ):
         super().__init__()
-        if masker not in (None, "S", "M"):
-            raise CdfssError(f"HSNet: masker={masker!r}; expected None, 'S' or 'M'")
         if image_size < 32:
             raise CdfssError(f"HSNet: image_size={image_size}; expected at least 32 pixels")
         if reason := why_not_hsnet(backbone):
@@ -59,60 +60,95 @@ class HSNet(nn.Module):
         facts = self.backbone.facts
         self.learner = HypercorrelationLearner(facts.layers)
         side = math.ceil(image_size / 32)
-        channels = facts.coarse_channels
-        self.masker = None
-        if masker is not None:
-            self.masker = AmplitudePhaseMasker((1, 1 if masker == "S" else channels, side, side))
-        self.attention = PhaseAttention(channels, hidden) if attention else None
+        self.chain = Chain(modules, facts.coarse_channels, side, side, seed)
+
+    @property
+    def facts(self) -> BackboneFacts:
+        """The backbone's, which say how images are normalised."""
+        return self.backbone.facts
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[list[Tensor]]:
         """Frozen pyramid of images (B, 3, S, S): lists of maps (B, C, h, w) at stride 8, 16, 32."""
         return self.backbone(images)
 
+    def part(self, name: str) -> nn.Module:
+        """Backbone, learner, or a module of the chain with its parameters.
+
+        Raises:
+            CdfssError: for anything else.
+        """
+        if name in self.parts:
+            return self.chain.get_submodule(name) if name in self.chain.parts else getattr(self, name)
+        raise CdfssError(f"adapt: the model has no part {name!r} to train; it has {', '.join(self.parts)}")
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of what can be trained."""
+        return [*self.chain.tunable, "learner", "backbone"]
+
     def filtered(self, maps: list[Tensor]) -> Tensor:
-        """The L stride-32 maps (B, C, h, w) as (L, B, C, h, w) after APM, if the model has it."""
-        stacked = torch.stack(maps)
-        return stacked if self.masker is None else self.masker(stacked)
+        """The L stride-32 maps (B, C, h, w) as (L, B, C, h, w) after `Chain.alone`."""
+        return self.chain(torch.stack(maps))
 
-    def attended(self, maps: Tensor) -> Tensor:
-        """Stride-32 maps (..., C, h, w) after ACPA, if the model has it."""
-        return maps if self.attention is None else self.attention(maps)
-
-    def squeeze(self, level: int, query: Sequence[Tensor], support: Sequence[Tensor], plane: SupportPlane):
+    def squeeze(
+        self,
+        level: int,
+        query: Sequence[Tensor],
+        support: Sequence[Tensor],
+        plane: SupportPlane,
+        query_mask: Tensor | None = None,
+    ):
         """Encode one stride: L maps of query and of support (B, C, h, w), those of stride 32 `filtered`.
 
-        Order of the modules as published: APM on both, then the support mask, then ACPA on both,
-        then the correlation. All L maps of stride 32 have C channels, so ACPA sees them as one
-        batch; theirs may be split, (L, ..., C, h, w).
+        Order as published for APM and ACPA: APM on both, then the support mask, then ACPA on both, then
+        the correlation. All L maps of stride 32 have C channels, so modules see them as one batch; theirs
+        may be split, (L, ..., C, h, w).
+
+        Args:
+            query_mask: (B, S, S), for modules that are shown it.
 
         Returns (B, 128, m, m, h, w).
         """
-        if level != COARSE:
-            support = [s * plane.mask for s in support]
-        else:
-            support = support * plane.mask.view(*support.shape[1:-3], 1, *plane.size)
-            query, support = self.attended(query), self.attended(support)
-            query, support = query.flatten(1, -4), support.flatten(1, -4)
-        return self.learner.squeeze(level, hypercorrelation(query, support, plane))
+        return self.learner.squeeze(level, self.compared(level, query, support, plane, query_mask))
 
-    def compare(self, query, support, mask: Tensor) -> Tensor:
+    def compared(self, level: int, query, support, plane: SupportPlane, query_mask: Tensor | None = None):
+        """The `Hypercorrelation` of one stride; arguments as `squeeze`."""
+        return hypercorrelation(*self.masked(level, query, support, plane.mask, query_mask), plane)
+
+    def masked(self, level: int, query, support, mask: Tensor, query_mask: Tensor | None = None):
+        """L maps each of query and of support times a mask (B, 1, h, w), as they are correlated.
+
+        Those of stride 32 come in after `Chain.alone`, and have passed all modules.
+        """
+        if level != COARSE:
+            return query, [s * mask for s in support]
+        batch = support.shape[1:-3]
+        if query_mask is not None:
+            query_mask = query_mask.view(*batch, 1, *query_mask.shape[-2:])
+        query, support = self.chain.together(
+            query, support, mask.view(*batch, 1, *mask.shape[-2:]), query_mask
+        )
+        return query.flatten(1, -4), support.flatten(1, -4)
+
+    def compare(self, query, support, mask: Tensor, query_mask: Tensor | None = None) -> Tensor:
         """Logits (B, 2, s, s) at the decoder's resolution.
 
         Args:
             query, support: pyramids whose stride-32 maps are `filtered`.
             mask: (B, S, S), 1 for foreground.
+            query_mask: the same of the query, for modules that are shown it.
         """
         squeezed = []
         for level in (FINE, MIDDLE, COARSE):
             plane = SupportPlane.of(mask, support[level][0].shape[-2:])
-            squeezed.append(self.squeeze(level, query[level], support[level], plane))
+            squeezed.append(self.squeeze(level, query[level], support[level], plane, query_mask))
         return self.learner.mix(*squeezed)
 
-    def segment(self, query: list[list[Tensor]], support: list[list[Tensor]], mask: Tensor) -> Tensor:
-        """Logits (B, 2, s, s) at the decoder's resolution from two pyramids and masks (B, S, S)."""
+    def segment(self, query, support, mask: Tensor, query_mask: Tensor | None = None) -> Tensor:
+        """`compare` of two pyramids as the backbone gives them."""
         pyramids = ([*maps[:COARSE], self.filtered(maps[COARSE])] for maps in (query, support))
-        return self.compare(*pyramids, mask)
+        return self.compare(*pyramids, mask, query_mask)
 
     def forward(self, query: Tensor, support: Tensor, support_mask: Tensor, resize: bool = True):
         """Logits (B, 2, S, S) of query images (B, 3, S, S).

@@ -166,28 +166,29 @@ def channel_correlations(measured: pd.DataFrame | None, settings: dict):
 
 
 def learnt_masks(measured: pd.DataFrame | None, settings: dict):
-    """Factors that APM's masks became, lowest frequency centred (paper figure 9).
+    """Factors that the masks of modules such as APM became, lowest frequency centred (paper figure 9).
 
     Means over episodes and channels, drawn twice: raw, from 0 to 1, and stretched from the
     smallest to the largest value.
     """
     if measured is None:
         return lacking(NO_MODEL)
-    masked = _ended_well(measured[measured["amplitude_factor"].notna()])
+    masked = _ended_well(measured[measured["factors"].str.len() > 0])
     variants = [name for name in settings["variants"] if name in set(masked["variant"])]
     if not variants:
         return lacking("a main variant with APM")
-    rows = [(variant, part) for variant in variants for part in ("amplitude", "phase")]
+    firsts = masked.drop_duplicates("variant").set_index("variant")["factors"]
+    rows = [(variant, n, part) for variant in variants for n, part in enumerate(firsts[variant])]
     columns = 2 * len(settings["domains"])
     figure, axes = picture_grid(len(rows), columns, 8, 0.95 * len(rows) + 0.9)
-    for y, (variant, part) in enumerate(rows):
+    for y, (variant, n, part) in enumerate(rows):
         axes[y, 0].set_ylabel(f"{title_of(settings, variant, COLUMN)}\n{part}", fontsize=SMALL)
         for number, domain in enumerate(settings["domains"]):
             mine = masked[(masked["variant"] == variant) & (masked["domain"] == domain)]
             if mine.empty:
                 continue
             size = mine["height"].iloc[0], mine["width"].iloc[0]
-            factor = np.stack(mine[f"{part}_factor"]).mean(0).reshape(size)
+            factor = np.stack([maps[n] for maps in mine["factor_maps"]]).mean(0).reshape(size)
             raw, stretched = axes[y, 2 * number : 2 * number + 2]
             image = raw.imshow(factor, vmin=0, vmax=1, cmap="cividis")
             stretched.imshow(factor, cmap="cividis")
@@ -197,7 +198,7 @@ def learnt_masks(measured: pd.DataFrame | None, settings: dict):
         top = axes[0, 2 * number + 1]
         top.set_title(f"stretched\n{top.get_title()}", fontsize=TINY, pad=2)
     bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.3, aspect=40, pad=0.01)
-    bar.set_label("factor on amplitude or phase (raw)")
+    bar.set_label("factor on a frequency (raw)")
     return figure
 
 

@@ -1,11 +1,18 @@
 """The tables, from evaluation rows and measurements alone (no torch, no pictures)."""
 
 from dataclasses import replace
+from functools import partial
 
 from cdfss.evaluation import measurement, results
 from cdfss.reports.tables.cost import cost_table
 from cdfss.reports.tables.features import information_table, similarity_table
-from cdfss.reports.tables.miou import alternatives_table, insertion_table, main_table
+from cdfss.reports.tables.miou import (
+    alternatives_table,
+    insertion_table,
+    main_table,
+    rivals_table,
+    transformer_table,
+)
 from cdfss.reports.tables.writing import Section, Table, write
 from cdfss.running import provenance
 
@@ -18,13 +25,15 @@ __all__ = [
     "insertion_table",
     "main_table",
     "of_files",
+    "rivals_table",
     "similarity_table",
+    "transformer_table",
     "write",
 ]
 
 
 def of_files(number: int, rows, features, filtered, cost, settings: dict) -> Table:
-    """Table 1 to 6 from files; of those that it does not need the list is empty.
+    """A table of the catalogue from files; of those that it does not need the list is empty.
 
     Raises:
         CdfssError: when a file is damaged, or they do not belong together (`provenance.must_agree`).
@@ -37,6 +46,7 @@ def of_files(number: int, rows, features, filtered, cost, settings: dict) -> Tab
     elif number == 6:
         table = cost_table(results.with_cost(results.load(rows), cost), settings)
     else:
-        of_rows = {1: main_table, 2: insertion_table, 5: alternatives_table}
-        table = of_rows[number](results.load_listed(rows), settings)
+        of_rows = {1: main_table, 2: insertion_table, 5: alternatives_table, 7: transformer_table}
+        make = of_rows.get(number) or partial(rivals_table, number)
+        table = make(results.load_listed(rows), settings)
     return replace(table, origin=origin)

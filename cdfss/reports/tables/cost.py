@@ -19,8 +19,10 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
     miou = average.set_index(["variant", "shot"])["miou"]
     for name in variants:
         for (shot, device), mine in rows[rows["variant"] == name].groupby(["shot", "device"], sort=False):
-            # Of what needs no source model each episode is held against the baseline with every one.
-            same = [*list_key, "shot", "device"] + ["source"] * bool(mine["source"].notna().all())
+            # Of what needs no source model each episode is held against the baseline with every one; so it
+            # is where the source model of one of the two was given.
+            told_apart = mine["source"].notna().all() and to_compare["source"].notna().all()
+            same = [*list_key, "shot", "device"] + ["source"] * bool(told_apart)
             both = mine.merge(to_compare, on=same, suffixes=("", "_of_baseline"))
             low, middle, high = mine["seconds"].quantile([0.25, 0.5, 0.75])
             lines.append(
@@ -83,6 +85,6 @@ def cost_table(rows: pd.DataFrame, settings: dict) -> Table:
         "× baseline: median over episodes of the ratio on the same episode and device.",
         "Memory: largest of the variant's jobs; on a processor what the whole process held, libraries "
         "included, on a GPU what was allocated on it. It grows with the episodes adapted at once.",
-        "Added: parameters of APM and ACPA. Tuned: parameters that the steps change.",
+        "Added: parameters of modules. Tuned: parameters that the steps change.",
     ]
     return Table(6, title_of(6, settings), numbers, sections, notes)

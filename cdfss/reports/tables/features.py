@@ -50,7 +50,7 @@ def information_table(
     pictures = filtered.assign(cell=filter_name(filtered["amplitude"], filtered["phase"]))
     parts, first = [pictures], filtered.iloc[0]
     if measured is not None:
-        masked = measured[measured["amplitude_factor"].notna()]
+        masked = measured[measured["factors"].str.len() > 0]
         parts.append(after_step(masked).assign(cell=masked["variant"]))
     rows = _above_chance(pd.concat(parts, ignore_index=True))
     rows, left_out = finite(rows, [*INFORMATION], "cell", settings)

@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 5: mIoU of variants, from evaluation rows."""
+"""Tables 1, 2, 5, 7, 8 and 9: mIoU of variants, from evaluation rows."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -43,6 +43,13 @@ PROTOCOL = (
     "episode starts anew, from the run's seed; the loss of k shots is the mean over the k self-pairs; "
     "masks are compared at the configured image size; supports of one episode may repeat; classes of ISIC "
     "in the order of data.<name>.class_order."
+)
+
+TRANSFORMER_PROTOCOL = (
+    "Choices where the paper is silent (docs/fidelity.md), unless a variant is configured otherwise: each "
+    "episode starts anew, from the run's seed; the loss of k shots is the mean over the supports, each "
+    "predicted from all k; masks are compared at the configured image size; supports of one episode may "
+    "repeat; classes of ISIC in the order of data.<name>.class_order."
 )
 
 
@@ -244,18 +251,23 @@ def _miou_table(
     kinds: Iterable[str],
     quoted: pd.DataFrame | None = None,
     notes: Iterable[str] = (),
+    protocol: str = PROTOCOL,
+    baseline: str = "baseline",
 ) -> Table:
-    """Table 1, 2 or 5 of the variants that the catalogue names; `kinds` are those it is about."""
+    """A table of the variants that the catalogue names; `kinds` are those it is about.
+
+    `baseline` is the kind of what others are compared with.
+    """
     (shown,) = TABLES[number].needs
     notes = [*notes, *missing_kinds(settings, shown, kinds)]
     if rows is None:
-        lacks = [*notes, *missing_kinds(settings, shown, ["baseline"])]
+        lacks = [*notes, *missing_kinds(settings, shown, [baseline])]
         return Table(number, title_of(number, settings), pd.DataFrame(), [], lacks)
     numbers = miou_numbers(rows, settings, settings["shown"][shown], primary=number == 1)
-    about = [MIOU, about_intervals(settings), GAINS, PROTOCOL]
+    about = [MIOU, about_intervals(settings), GAINS, protocol]
     if settings["baseline"] is None:
         about.remove(GAINS)
-        notes = [*notes, f"Not in this run: {KINDS['baseline']}, so there are no differences from it."]
+        notes = [*notes, f"Not in this run: {KINDS[baseline]}, so there are no differences from it."]
     if settings["published"]:
         about.append(QUOTED)
     sections = miou_sections(numbers, settings, quoted)
@@ -330,7 +342,7 @@ def unseen(rows: pd.DataFrame, settings: dict) -> list[str]:
     if not named:
         return []
     return [
-        "Episodes in which APM and ACPA cannot act, since no support's mask holds a position of the "
+        "Episodes in which modules cannot act, since no support's mask holds a position of the "
         f"stride-32 maps: {'; '.join(named)}."
     ]
 
@@ -365,3 +377,34 @@ def alternatives_table(rows: pd.DataFrame | None, settings: dict) -> Table:
     if settings["published"]:
         note += " Its printed average of the MI loss, 48.76, is not that of its own values, 48.96."
     return _miou_table(5, rows, settings, ["fine_tuning", "information"], published("5"), [note])
+
+
+def rivals_table(number: int, rows: pd.DataFrame | None, settings: dict) -> Table:
+    """Table 8 or 9: APM against other frequency methods, or channel-correlation methods, in its place."""
+    (kind,) = TABLES[number].needs
+    notes = [
+        f"Paper table {number} states neither where these methods stand, nor their learning rates, steps "
+        "and first values. Here each is a module in APM's place, in the smallest reading of its paper, "
+        "tuned like APM where it has parameters (docs/fidelity.md)."
+    ]
+    if number == 8 and settings["published"]:
+        notes.append("The paper's printed average of DAC, 51.98, is not that of its own values, 52.12.")
+    return _miou_table(number, rows, settings, [kind, "modules"], published(str(number)), notes)
+
+
+def transformer_table(rows: pd.DataFrame | None, settings: dict) -> Table:
+    """Table 7: modules in FPTrans; its baseline is FPTrans as it is, not HSNet."""
+    (shown,) = TABLES[7].needs
+    variants = settings["variants"]
+    plain = (name for name in settings["shown"][shown] if variants[name]["kind"] == "transformer")
+    settings = settings | {"baseline": next(plain, None)}
+    notes = [
+        "Paper table 4 states neither the backbone, the source classes, the picture size, nor where APM-S "
+        "stands; PerSAM's values are those that it prints (docs/fidelity.md)."
+    ]
+    if settings["baseline"]:
+        notes.insert(0, "Baseline: FPTrans without modules.")
+    quoted = published("4")
+    return _miou_table(
+        7, rows, settings, ["transformer_modules"], quoted, notes, TRANSFORMER_PROTOCOL, "transformer"
+    )

@@ -54,7 +54,8 @@ def about_intervals(settings: dict) -> str:
     return (
         "In brackets: 95 % interval, from leaving out one episode at a time within each class (classes of "
         f"a single episode together{together}) and Student's t. It is about {about}. Not in it: the "
-        f"chance of {of_training}, of ACPA's first weights, of the order of a list that is tuned through. "
+        f"chance of {of_training}, of modules' first weights, of the order of a list that is tuned "
+        "through. "
         "A number without brackets has no interval that would hold: of fewer than "
         f"{statistics.LEAST_EPISODES} episodes, or a difference that comes down to fewer than "
         f"{statistics.LEAST_CHANGES}; columns *_why of the .csv say which, and others there have the "
@@ -85,7 +86,7 @@ class Table:
     """A table for people, and its numbers in long form.
 
     Attributes:
-        number: 1 to 6.
+        number: of `catalogue.TABLES`.
         title: of the run, then of the table.
         numbers: what the .csv file holds, unrounded.
         notes: what must be known to read it; what the run lacks.

@@ -1,0 +1,72 @@
+"""Settings that methods share which tune modules to the supports of an episode."""
+
+from pydantic import Field, model_validator
+
+from cdfss.methods import contract, own
+from cdfss.methods.contract import Name, Positive
+from cdfss.methods.modules import known
+
+STEPS, RATE = 60, 1e-2  # of Adam (paper 5.1); where neither the variant nor the run says otherwise
+
+
+class Tuned(contract.Settings):
+    """Modules of a host model, and how they are tuned."""
+
+    modules: known.Modules = Field((), description="modules on the host's maps, in order")
+    steps: int | None = Field(None, ge=0, description="default adaptation.steps")
+    learning_rate: Positive | dict[Name, Positive] | None = Field(
+        None, description="default adaptation.learning_rate"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        known.by_key(self.modules)
+        return self
+
+    @property
+    def _modules(self) -> dict:
+        """Classes of the modules, by their names in the chain."""
+        return {known.key_of(name): known.find(name) for entry in self.modules for name in entry}
+
+    @property
+    def rates(self) -> dict[str, float | dict | None]:
+        """Settings that hold learning rates, one number or one a domain, by their names."""
+        return {"learning_rate": self.learning_rate}
+
+    @property
+    def families(self) -> set[str]:
+        """What its modules are, of `modules.contract.FAMILIES`."""
+        return {module.family for module in self._modules.values()}
+
+    @property
+    def oracle(self):
+        return any(module.oracle for module in self._modules.values())
+
+    def codes(self):
+        return {name: known.code_of(name) for entry in self.modules for name in entry}
+
+    @property
+    def own_code(self):
+        return any(own.is_own(name) for entry in self.modules for name in entry)
+
+    @property
+    def tuned_parts(self) -> list[str]:
+        """Parts of the model that steps change."""
+        return [key for key, module in self._modules.items() if module.learns]
+
+    def of_domain(self, domain, defaults):
+        """All settings, those of derived classes too, with steps and rate of one domain."""
+        steps = defaults["steps"] if self.steps is None else self.steps
+        settings = self.model_dump(mode="json")
+        settings |= {"steps": steps if self.tuned_parts else 0, "learning_rate": None}
+        if settings["steps"]:
+            rate = self.learning_rate or defaults["learning_rate"]
+            settings["learning_rate"] = rate[domain] if isinstance(rate, dict) else rate
+        return settings
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps in every episode."""
+        if not self.tuned_parts:
+            return 0
+        return STEPS if self.steps is None else self.steps

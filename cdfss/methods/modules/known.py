@@ -18,6 +18,13 @@ MODULES = {
     "apm_s": ("cdfss.methods.modules.apm", "SharedMasker"),
     "apm_m": ("cdfss.methods.modules.apm", "ChannelMasker"),
     "acpa": ("cdfss.methods.modules.acpa", "PhaseAttention"),
+    "dff": ("cdfss.methods.modules.dff", "FrequencyFilter"),
+    "gfnet": ("cdfss.methods.modules.gfnet", "GlobalFilter"),
+    "arp": ("cdfss.methods.modules.arp", "AmplitudeExchange"),
+    "mmc_simple": ("cdfss.methods.modules.mmc", "SimpleTransformation"),
+    "mmc_oracle": ("cdfss.methods.modules.mmc", "OracleTransformation"),
+    "srip": ("cdfss.methods.modules.srip", "OrthogonalLayer"),
+    "whitening": ("cdfss.methods.modules.whitening", "Whitening"),
 }
 WHOLE = {"learner", "backbone"}  # parts of a host model, beside its modules, that can be tuned
 

@@ -33,6 +33,7 @@ def _host(title: str, folder: str, why_not) -> Host:
 
 HOSTS = {
     "hsnet": _host("HSNet", "hsnet", why_not_hsnet),
+    "patnet": _host("PATNet", "patnet", why_not_hsnet),
 }
 
 

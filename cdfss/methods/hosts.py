@@ -34,6 +34,7 @@ def _host(title: str, folder: str, why_not) -> Host:
 HOSTS = {
     "hsnet": _host("HSNet", "hsnet", why_not_hsnet),
     "patnet": _host("PATNet", "patnet", why_not_hsnet),
+    "fptrans": _host("FPTrans", "fptrans", why_not_fptrans),
 }
 
 

@@ -13,6 +13,7 @@ from cdfss.running import provenance
 METHODS = {
     "hsnet": ("cdfss.methods.hsnet.method", "Method"),
     "patnet": ("cdfss.methods.patnet.method", "Method"),
+    "fptrans": ("cdfss.methods.fptrans.method", "Method"),
     "ridge": ("cdfss.methods.ridge", "Ridge"),
     "propagation": ("cdfss.methods.propagation", "Propagation"),
     "prototypes": ("cdfss.methods.prototypes", "Prototypes"),

@@ -1,0 +1,114 @@
+"""FPTrans, with modules on its maps or without, as a method."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from cdfss.methods import contract
+from cdfss.methods.contract import Given, Prediction
+from cdfss.methods.modules import known
+from cdfss.methods.modules.settings import RATE, Tuned
+
+
+class Settings(Tuned):
+    """FPTrans with the modules named here, tuned to the supports of an episode."""
+
+    modules: known.Modules = Field(
+        (),
+        description="modules on maps of supports and query, in order, as for hsnet; but none that stands "
+        "behind the support mask or looks at pairs, since FPTrans averages over masks instead",
+    )
+    place: Literal["tokens", "purified"] = Field(
+        "tokens",
+        description="of the modules: tokens, on the patches after the last block, S / 16 wide, where HSNet "
+        "has them too, between what extracts features and what is trained to compare them; purified, "
+        "behind the purifier, S / 8 wide, just before the proxies",
+    )
+
+    @model_validator(mode="after")
+    def _before_the_mask(self):
+        for key, module in self._modules.items():
+            if module.after_mask or module.of_pairs:
+                raise ValueError(
+                    f"module {key!r} stands behind the support mask or looks at pairs; FPTrans has no "
+                    "place for it, since it masks no maps but averages over masks"
+                )
+        if self.steps and not self.tuned_parts:
+            raise ValueError(
+                f"steps is {self.steps}, but there is nothing to tune: no module has parameters"
+            )
+        return self
+
+    def of_domain(self, domain, defaults):
+        """As of all that is tuned; no place where there is no module."""
+        settings = super().of_domain(domain, defaults)
+        if not self.modules:
+            del settings["place"]
+        return settings
+
+
+class Method(contract.Method):
+    """FPTrans (`cdfss.methods.fptrans.model`). All supports make one prediction together, as published.
+
+    What is drawn depends on the seed alone, and is the same for each episode and query.
+    """
+
+    needs = "source"
+    host = "fptrans"
+    batched = True
+    Settings = Settings
+
+    def __init__(self, settings: Settings, given: Given):
+        super().__init__(settings, given)
+        from cdfss.methods.fptrans import checkpoints
+        from cdfss.methods.fptrans.adaptation import chain_for
+
+        self.model = checkpoints.build(given.checkpoint, given.backbone, given.weights).to(given.device)
+        chain = chain_for(self.model, settings.modules, settings.place, given.image_size, given.seed)
+        self.chain = chain.to(given.device)
+
+    def fit(self, pictures, masks):
+        import torch
+
+        from cdfss.methods.fptrans.adaptation import Adaptation
+
+        settings, given = self.settings, self.given
+        self._adapted = Adaptation(
+            self.model,
+            self.chain,
+            settings.place,
+            self._images(pictures),
+            torch.from_numpy(masks).to(given.device),
+            given.seed,
+            settings.learning_rate or RATE,
+        )
+        for _ in range(settings.steps_taken):
+            self._adapted.step()
+
+    def predict(self, pictures):
+        import torch
+
+        queries = self._images(pictures).unbind(1)  # one of each episode
+        logits = torch.stack([self._adapted.segment(one) for one in queries], 1)
+        background, foreground = logits.unbind(2)
+        probabilities = (foreground - background).sigmoid().cpu().numpy()
+        return Prediction(probabilities, (foreground > background).cpu().numpy())
+
+    @property
+    def losses(self):
+        return self._adapted.losses.numpy()
+
+    @property
+    def parameters(self):
+        added = sum(p.numel() for p in self.chain.parameters())
+        return added, added if self.settings.steps_taken else 0
+
+    def _images(self, pictures: np.ndarray):
+        """(E, n, S, S, 3) uint8 -> normalised (E, n, 3, S, S) on the device."""
+        import torch
+
+        from cdfss.backbones.normalisation import normalise
+
+        there = torch.from_numpy(pictures).to(self.given.device)
+        return normalise(there.flatten(0, 1), self.model.facts).unflatten(0, there.shape[:2])

@@ -16,7 +16,7 @@ demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile config/demo.yaml --quiet rules
 	@echo; cat results/table1.md
 	@echo; echo "Everything on one page: results/index.html"
-	@echo "Tables: results/table1.md to table6.md (.csv, .tex, .html); figures: results/demo/figures/"
+	@echo "Tables: results/table1.md to table9.md (.csv, .tex, .html); figures: results/demo/figures/"
 
 # As many tests at once as there are cores, each on one: threads of several would wait for each other.
 test: .venv/installed

@@ -55,10 +55,11 @@ print(f"the supports' loss falls in {100 * falls.mean():.0f} % of the episodes")
 if falls.mean() < 0.9 or not np.isfinite(rows["last_loss"]).all():
     problems.append("tuning does not lower the loss that it is to lower")
 
-# The demo has a variant of every kind but one, so no table and no figure lacks anything else.
+# The demo has a variant of every kind but another vote, and FPTrans, which needs a trained transformer: no
+# table and no figure lacks anything else.
 for number in TABLES:
-    text = (results / f"table{number}.md").read_text()
-    if "Not in this " in text.replace(f"Not in this table: {KINDS['vote']}. ", ""):
+    text = (results / f"table{number}.md").read_text().replace(f"Not in this table: {KINDS['vote']}. ", "")
+    if "Not in this " in text and number != 7:
         problems.append(f"table {number} lacks something")
 for name in FIGURES:
     with Image.open(results / "demo" / "figures" / f"{name}.png") as image:

@@ -21,7 +21,7 @@ from cdfss.methods.modules.chain import Chain
 from cdfss.running.precision import precision as in_precision
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
-RIVALS = ("dff", "gfnet", "arp", "mmc_simple", "mmc_oracle", "srip", "whitening")
+RIVALS = ("dff", "gfnet", "arp", "dac", "mmc_simple", "mmc_oracle", "srip", "whitening")
 MINE = """\
 from pydantic import Field
 import torch
@@ -329,6 +329,17 @@ def test_arp_takes_the_others_amplitude_and_keeps_its_own_phase():
         assert np.abs(spectrum - np.abs(of_other) * of_own / np.abs(of_own)).max() < 1e-4
     alone = module("arp").change_pair({}, query, query.clone(), None, None)
     assert all((maps - query).abs().max() < 1e-5 for maps in alone)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 6)])
+def test_dac_is_the_normalised_amplitude_with_the_maps_own_phase(size):
+    maps = 3 * drawn(2, 2, 4, *size) - 1
+    flat = maps.flatten(0, 1).double()
+    normalised = nn.InstanceNorm2d(4)(flat)  # without parameters
+    amplitude, phase = torch.fft.fft2(normalised).abs(), torch.fft.fft2(flat).angle()
+    expected = torch.fft.ifft2(torch.polar(amplitude, phase))
+    assert expected.imag.abs().max() < 1e-12
+    assert (changed("dac", maps).flatten(0, 1) - expected.real).abs().max() < 1e-5
 
 
 def test_mmc_simple_is_the_published_sum_of_two_branches_of_unit_vectors():

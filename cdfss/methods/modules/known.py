@@ -21,6 +21,7 @@ MODULES = {
     "dff": ("cdfss.methods.modules.dff", "FrequencyFilter"),
     "gfnet": ("cdfss.methods.modules.gfnet", "GlobalFilter"),
     "arp": ("cdfss.methods.modules.arp", "AmplitudeExchange"),
+    "dac": ("cdfss.methods.modules.dac", "PhaseConsistentNormalisation"),
     "mmc_simple": ("cdfss.methods.modules.mmc", "SimpleTransformation"),
     "mmc_oracle": ("cdfss.methods.modules.mmc", "OracleTransformation"),
     "srip": ("cdfss.methods.modules.srip", "OrthogonalLayer"),

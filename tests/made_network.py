@@ -58,5 +58,13 @@ def episodes(number, shot, **how):
     return pictures[:, :shot], masks[:, :shot], pictures[:, shot:], masks[:, shot:]
 
 
+def one_class(value, shot=1):
+    """Supports and masks of two episodes, of which the second's masks are all `value`."""
+    supports, masks, _, _ = episodes(2, shot)
+    masks = masks.copy()
+    masks[1] = value
+    return supports, masks
+
+
 def iou(predicted, truth):
     return (predicted & truth).sum() / (predicted | truth).sum()

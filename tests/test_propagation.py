@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from made_network import discs, episodes, given, iou
+from made_network import discs, episodes, given, iou, one_class
 
 from cdfss.errors import CdfssError
 from cdfss.methods import affinity
@@ -159,9 +159,7 @@ def test_a_picture_of_one_colour_has_finite_scores():
 
 @pytest.mark.parametrize(("value", "what"), [(False, "no foreground"), (True, "nothing but foreground")])
 def test_supports_of_one_class_are_refused(value, what):
-    supports, masks, _, _ = episodes(2, 1)
-    masks = masks.copy()
-    masks[1] = value
+    supports, masks = one_class(value)
     with pytest.raises(CdfssError, match=f"episode 1 of the batch.*{what}"):
         fitted(supports, masks)
 

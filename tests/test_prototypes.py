@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from made_network import discs, episodes, given, iou
+from made_network import discs, episodes, given, iou, one_class
 
 from cdfss.errors import CdfssError
 from cdfss.methods import similarity
@@ -60,9 +60,7 @@ def test_an_object_smaller_than_a_cell_has_a_prototype():
 
 @pytest.mark.parametrize(("value", "what"), [(False, "no foreground"), (True, "nothing but foreground")])
 def test_supports_of_one_class_are_refused(value, what):
-    supports, masks, _, _ = episodes(2, 2)
-    masks = masks.copy()
-    masks[1] = value
+    supports, masks = one_class(value, shot=2)
     with pytest.raises(CdfssError, match=f"episode 1 of the batch.*{what}"):
         fitted(supports, masks)
     masks[1, 0] = ~masks[1, 0]  # one support of the other class is enough

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from made_network import discs, episodes, given, iou
+from made_network import discs, episodes, given, iou, one_class
 
 from cdfss.errors import CdfssError
 from cdfss.methods import regression
@@ -200,9 +200,7 @@ def test_a_support_without_the_object_serves_beside_others():
 
 @pytest.mark.parametrize(("value", "what"), [(False, "no foreground"), (True, "nothing but foreground")])
 def test_supports_of_one_class_are_refused(value, what):
-    supports, masks, _, _ = episodes(2, 1)
-    masks = masks.copy()
-    masks[1] = value
+    supports, masks = one_class(value)
     with pytest.raises(CdfssError, match=f"episode 1 of the batch.*{what}"):
         fitted(supports, masks)
 

@@ -190,9 +190,7 @@ class Source(Section):
 
     def of(self, host: str) -> OfHost:
         """What is configured of a host's training, with HSNet's where it is left empty."""
-        own = {} if host == "hsnet" else getattr(self, host).model_dump()
-        if host == "hsnet":
-            own["checkpoint"] = self.checkpoint
+        own = {"checkpoint": self.checkpoint} if host == "hsnet" else getattr(self, host).model_dump()
         common = {key: getattr(self, key) for key in ("epochs", "batch_size", "learning_rate")}
         return OfHost(**common | {key: value for key, value in own.items() if value is not None})
 

@@ -7,6 +7,7 @@ from cdfss.configuration.jobs import Jobs
 from cdfss.errors import CdfssError
 from cdfss.methods.fptrans.method import Method as FPTrans
 from cdfss.methods.hsnet.method import Method as HSNet
+from cdfss.methods.modules.known import WHOLE
 from cdfss.running.provenance import digest
 
 SEES_TRUTH = " (sees the query's mask)"
@@ -71,7 +72,7 @@ class Shown:
                 return "inserted"
         if settings.mutual_information:
             return "information"
-        if {"learner", "backbone"} & set(settings.tuned_parts):
+        if WHOLE & set(settings.tuned_parts):
             return "fine_tuning"
         if settings.goes_on:
             return "cumulative"

@@ -6,7 +6,7 @@ import numpy as np
 
 from cdfss.errors import CdfssError
 from cdfss.methods import calling, known
-from cdfss.methods.contract import COUNTS, Given
+from cdfss.methods.contract import COUNTS, Given, Settings
 
 ALIKE = 1e-4  # probabilities of a batch and of one by one; sums of floating point numbers differ
 FLIPPED = 0.005  # share of pixels whose mask may differ then: those at the threshold
@@ -34,6 +34,22 @@ def check(name: str, given: Given | None = None, settings: dict | None = None) -
     return list(_checks(name, found, given, settings or {}))
 
 
+def described_settings(name: str, what: str, settings: type[Settings]) -> str:
+    """Names of the settings of a method or module, in words.
+
+    Raises:
+        CdfssError: for one without a description.
+    """
+    fields = settings.model_fields
+    undescribed = [key for key, field in fields.items() if not field.description]
+    if undescribed:
+        raise CdfssError(
+            f"{what} {name!r}: setting {undescribed[0]} has no description; write "
+            f"{undescribed[0]}: ... = Field(..., description=...)"
+        )
+    return ", ".join(fields) or "none"
+
+
 def _given(name: str, needs: str) -> Given:
     if needs == "nothing":
         return Given(SIZE)
@@ -49,14 +65,8 @@ def _given(name: str, needs: str) -> Given:
 
 
 def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
-    fields = found.Settings.model_fields
-    undescribed = [key for key, field in fields.items() if not field.description]
-    if undescribed:
-        raise CdfssError(
-            f"method {name!r}: setting {undescribed[0]} has no description; write "
-            f"{undescribed[0]}: ... = Field(..., description=...)"
-        )
-    yield f"needs {found.needs}; settings: {', '.join(fields) or 'none'}"
+    described = described_settings(name, "method", found.Settings)
+    yield f"needs {found.needs}; settings: {described}"
 
     method = calling.build(name, settings, given)
     most = method.most_at_once

@@ -1,14 +1,11 @@
 """Methods by name: those of this package, and anyone's own by file or module and class."""
 
-import difflib
-import importlib
 from functools import cache
 
 from cdfss.errors import CdfssError
 from cdfss.methods import own
 from cdfss.methods.contract import Method, Settings
 from cdfss.methods.hosts import HOSTS
-from cdfss.running import provenance
 
 METHODS = {
     "hsnet": ("cdfss.methods.hsnet.method", "Method"),
@@ -35,18 +32,9 @@ def find(name: str) -> type[Method]:
         CdfssError: for an unknown name; a file, module or class that is not there; a file that cannot be
             imported, with file and line; a class that is no method.
     """
-    if name in METHODS:
-        module, found = METHODS[name]
-        return getattr(importlib.import_module(module), found)
-    if not own.is_own(name):
-        near = difflib.get_close_matches(name, METHODS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise CdfssError(
-            f"method {name!r} is unknown; {hint}known are {', '.join(METHODS)}, and your own as "
-            "folder/file.py:Class or module:Class"
-        )
-    found = own.class_of(name, Method, "method")
-    _check(name, found)
+    found = own.by_name(name, METHODS, Method, "method")
+    if own.is_own(name):
+        _check(name, found)
     return found
 
 
@@ -55,8 +43,6 @@ def _check(name: str, found: type[Method]) -> None:
         raise CdfssError(f"method {name!r}: needs is {found.needs!r}; expected one of {', '.join(NEEDS)}")
     if found.host not in HOSTS:
         raise CdfssError(f"method {name!r}: host is {found.host!r}; expected one of {', '.join(HOSTS)}")
-    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Settings)):
-        raise CdfssError(f"method {name!r}: Settings must be derived from cdfss.methods.contract.Settings")
     least = found.least_supports
     if type(least) is not int or least < 1:
         raise CdfssError(f"method {name!r}: least_supports is {least!r}; expected a number of at least 1")
@@ -75,9 +61,7 @@ def _check(name: str, found: type[Method]) -> None:
 
 def code_of(name: str) -> str:
     """16 hexadecimal digits that stand for a method's code: this package's, or a user's files."""
-    if own.is_own(name):
-        return own.code_of(name)
-    return provenance.code(METHODS[name][0].removeprefix("cdfss."))
+    return own.code_by_name(name, METHODS)
 
 
 def codes_of(name: str, settings: dict) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Anyone's own methods: files and modules, what they import, their mistakes in words."""
 
 import ast
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -22,6 +23,29 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def by_name(name: str, ours: dict[str, tuple[str, str]], base: type, what: str) -> type:
+    """A class by its name: one of this package's, or a user's own.
+
+    Args:
+        ours: module and class by name.
+        what: what it should be, for errors.
+
+    Raises:
+        CdfssError: for an unknown name; and as `class_of`.
+    """
+    if name in ours:
+        place, found = ours[name]
+        return getattr(importlib.import_module(place), found)
+    if not is_own(name):
+        near = difflib.get_close_matches(name, ours, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise CdfssError(
+            f"{what} {name!r} is unknown; {hint}known are {', '.join(ours)}, and your own as "
+            "folder/file.py:Class or module:Class"
+        )
+    return class_of(name, base, what)
+
+
 def class_of(name: str, base: type, what: str) -> type:
     """A user's own class, derived from `base`.
 
@@ -30,7 +54,7 @@ def class_of(name: str, base: type, what: str) -> type:
 
     Raises:
         CdfssError: for a file, module or class that is not there; a file that cannot be imported, with file
-            and line; another kind of class.
+            and line; another kind of class, or settings of another kind.
     """
     place, _, class_name = name.rpartition(":")
     found = getattr(module_of(name, what), class_name, None)
@@ -40,6 +64,8 @@ def class_of(name: str, base: type, what: str) -> type:
             f"{what} {name!r}: {fault} in {place}; expected a class that is derived from "
             f"{base.__module__}.{base.__name__}"
         )
+    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Settings)):
+        raise CdfssError(f"{what} {name!r}: Settings must be derived from cdfss.methods.contract.Settings")
     return found
 
 
@@ -140,6 +166,11 @@ def checked_settings(name: str, what: str, kind: type[Settings], values: dict) -
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise CdfssError(f"{what} {name!r}: settings are not as it wants them: {wrong}") from error
+
+
+def code_by_name(name: str, ours: dict[str, tuple[str, str]]) -> str:
+    """16 hexadecimal digits that stand for code that `by_name` finds: this package's, or a user's."""
+    return code_of(name) if is_own(name) else provenance.code(ours[name][0].removeprefix("cdfss."))
 
 
 def code_of(name: str) -> str:

@@ -9,13 +9,7 @@ class Settings(ridge.Settings):
     """One configuration for all domains and shots: those of ridge, and what is done with its scores."""
 
     cells: int = Field(28, ge=2, description="cells per side of a picture, for regression and joints")
-    own: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="threshold between the midpoint of the supports' classes, 0, and Otsu's threshold of "
-        "the query's own scores, 1",
-    )
+    own: float = Field(0.7, ge=0, le=1, description=ridge.Settings.model_fields["own"].description)
     matching: float = Field(
         0.3, ge=0, le=1, description="share of dense matching in the scores; the rest is the regression's"
     )

@@ -77,7 +77,9 @@ class Settings(Tuned):
                 )
             if part in keys and not self._modules[part].learns:
                 raise ValueError(f"trained names {part!r}, which has no parameters")
-        if self.mutual_information and not {*self._alone, "backbone"} & set(self.tuned_parts):
+        if self.mutual_information and not {*known.by_place(self._modules)[0], "backbone"} & set(
+            self.tuned_parts
+        ):
             raise ValueError(
                 "mutual_information is of maps before the support mask and before the first module that "
                 "looks at pairs; it changes nothing where neither the backbone nor a module there is tuned"
@@ -88,15 +90,6 @@ class Settings(Tuned):
                 "trained names no part"
             )
         return self
-
-    @property
-    def _alone(self) -> list[str]:
-        """Modules that `Chain.alone` passes."""
-        keys = list(self._modules)
-        others = (
-            n for n, key in enumerate(keys) if self._modules[key].after_mask or self._modules[key].of_pairs
-        )
-        return keys[: next(others, None)]
 
     @property
     def tuned_parts(self) -> list[str]:

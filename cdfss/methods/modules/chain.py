@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cdfss.errors import CdfssError
 from cdfss.methods import own
-from cdfss.methods.modules.known import build, by_key, listed
+from cdfss.methods.modules.known import build, by_key, by_place, listed
 
 
 class Chain(nn.Module):
@@ -49,20 +49,7 @@ class Chain(nn.Module):
                 torch.manual_seed(seed)
                 first = self._call(key, "parameters", channels, height, width)
             self.add_module(key, nn.ParameterDict(_checked_parameters(name, first)))
-        keys = list(self.parts)
-        behind = next((n for n, key in enumerate(keys) if self.parts[key].after_mask), len(keys))
-        pairs = next((n for n, key in enumerate(keys) if self.parts[key].of_pairs), len(keys))
-        self._alone, self._before, self._behind = (
-            keys[: min(behind, pairs)],
-            keys[min(behind, pairs) : behind],
-            keys[behind:],
-        )
-
-    def __len__(self):
-        return len(self.parts)
-
-    def __bool__(self):
-        return bool(self.parts)
+        self._alone, self._before, self._behind = by_place(self.parts)
 
     @property
     def tunable(self) -> list[str]:

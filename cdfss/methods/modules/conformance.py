@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cdfss.errors import CdfssError
+from cdfss.methods.conformance import described_settings
 from cdfss.methods.modules import known
 from cdfss.methods.modules.chain import Chain
 
@@ -32,14 +33,8 @@ def check(name: str, settings: dict | None = None) -> list[str]:
 
 
 def _checks(name: str, found: type, entry: dict) -> Iterator[str]:
-    fields = found.Settings.model_fields
-    undescribed = [key for key, field in fields.items() if not field.description]
-    if undescribed:
-        raise CdfssError(
-            f"module {name!r}: setting {undescribed[0]} has no description; write "
-            f"{undescribed[0]}: ... = Field(..., description=...)"
-        )
-    yield f"family {found.family}; settings: {', '.join(fields) or 'none'}"
+    described = described_settings(name, "module", found.Settings)
+    yield f"family {found.family}; settings: {described}"
 
     first, again = (Chain([entry], CHANNELS, HEIGHT, WIDTH) for _ in range(2))
     values = dict(first.named_parameters())

@@ -1,7 +1,5 @@
 """Modules by name: those of this package, and anyone's own by file or module and class."""
 
-import difflib
-import importlib
 from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any
@@ -10,9 +8,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from cdfss.errors import CdfssError
 from cdfss.methods import own
-from cdfss.methods.contract import Settings
 from cdfss.methods.modules.contract import FAMILIES, Module
-from cdfss.running import provenance
 
 MODULES = {
     "apm_s": ("cdfss.methods.modules.apm", "SharedMasker"),
@@ -41,17 +37,13 @@ def find(name: str) -> type[Module]:
         CdfssError: for an unknown name; a file or class that is not there, cannot be imported, is no
             module, or cannot be one.
     """
-    if name in MODULES:
-        place, found = MODULES[name]
-        return getattr(importlib.import_module(place), found)
-    if not own.is_own(name):
-        near = difflib.get_close_matches(name, MODULES, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise CdfssError(
-            f"module {name!r} is unknown; {hint}known are {', '.join(MODULES)}, and your own as "
-            "folder/file.py:Class or module:Class"
-        )
-    found = own.class_of(name, Module, "module")
+    found = own.by_name(name, MODULES, Module, "module")
+    if own.is_own(name):
+        _check(name, found)
+    return found
+
+
+def _check(name: str, found: type[Module]) -> None:
     if key_of(name) in WHOLE:
         raise CdfssError(
             f"module {name!r}: its class is called as the {key_of(name)} of a host model; rename it"
@@ -64,9 +56,6 @@ def find(name: str) -> type[Module]:
         raise CdfssError(
             f"module {name!r}: family is {found.family!r}; expected one of {', '.join(FAMILIES)}"
         )
-    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Settings)):
-        raise CdfssError(f"module {name!r}: Settings must be derived from cdfss.methods.contract.Settings")
-    return found
 
 
 def key_of(name: str) -> str:
@@ -96,6 +85,21 @@ def by_key(entries: Iterable[dict[str, dict]]) -> dict[str, str]:
             )
         names[key] = name
     return names
+
+
+def by_place(modules: dict) -> tuple[list[str], list[str], list[str]]:
+    """Keys of modules, in order, by where they stand.
+
+    Those that look at one picture by itself; from the first that looks at pairs to the support mask; behind
+    the mask, which comes before the first that wants it so.
+
+    Args:
+        modules: or their classes, by what they are called in a chain.
+    """
+    keys = list(modules)
+    behind = next((n for n, key in enumerate(keys) if modules[key].after_mask), len(keys))
+    pairs = next((n for n, key in enumerate(keys[:behind]) if modules[key].of_pairs), behind)
+    return keys[:pairs], keys[pairs:behind], keys[behind:]
 
 
 def listed(value: Any) -> dict[str, dict]:
@@ -130,9 +134,7 @@ def build(entry: dict[str, dict]) -> Module:
 
 def code_of(name: str) -> str:
     """16 hexadecimal digits that stand for a module's code: this package's, or a user's files."""
-    if own.is_own(name):
-        return own.code_of(name)
-    return provenance.code(MODULES[name][0].removeprefix("cdfss."))
+    return own.code_by_name(name, MODULES)
 
 
 Listed = Annotated[

@@ -26,7 +26,7 @@ class Tuned(contract.Settings):
     @property
     def _modules(self) -> dict:
         """Classes of the modules, by their names in the chain."""
-        return {known.key_of(name): known.find(name) for entry in self.modules for name in entry}
+        return {key: known.find(name) for key, name in known.by_key(self.modules).items()}
 
     @property
     def rates(self) -> dict[str, float | dict | None]:

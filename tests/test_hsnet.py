@@ -7,7 +7,7 @@ from conftest import episode_of, small_hsnet
 from reference import disks, fill, images, numbers, relative_error
 
 from cdfss import CdfssError, HSNet
-from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d
+from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d, resize_query_plane
 from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation, SupportPlane, correlate
 
 
@@ -60,8 +60,8 @@ def test_bad_arguments_are_answered_at_once(message, arguments):
 
 
 def literal_convolution(conv, x):
-    """The plain convolution for our order of planes, (B, I, hs, ws, hq, wq); HSNet has the query first."""
-    return plain.convolution(conv, x.permute(0, 1, 4, 5, 2, 3)).permute(0, 1, 4, 5, 2, 3)
+    """The plain convolution for our order, (B, hs, ws, hq, wq, I); HSNet has channels and query first."""
+    return plain.convolution(conv, x.permute(0, 5, 3, 4, 1, 2)).permute(0, 4, 5, 2, 3, 1)
 
 
 @pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
@@ -71,7 +71,7 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
     torch.manual_seed(0)
     conv = CenterPivotConv4d(3, 5, *kernel_stride)
     conv.requires_grad_(not frozen)
-    x = torch.randn(2, 3, side, side + 1, 4, 5, requires_grad=True)
+    x = torch.randn(2, side, side + 1, 4, 5, 3, requires_grad=True)
     for _ in range(2):
         ours, theirs = conv(x), literal_convolution(conv, x)
         assert torch.allclose(ours, theirs, atol=1e-5)
@@ -84,6 +84,23 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
     assert torch.allclose(conv(x), literal_convolution(conv, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("sides", [((2, 3), (4, 5)), ((1, 1), (2, 1)), ((13, 12), (25, 24)), ((3, 3), (3, 3))])
+@pytest.mark.parametrize("support", [1, 2, 4])
+def test_convolution_of_a_resized_plane_equals_resizing_first(sides, support, frozen):
+    torch.manual_seed(0)
+    conv = CenterPivotConv4d(3, 5, 3, 1).requires_grad_(not frozen)
+    (height, width), size = sides
+    x = torch.randn(2, support, support, height, width, 3, requires_grad=True)
+    ours = conv.of_resized(x, size)
+    theirs = conv(resize_query_plane(x, size)) - (conv.conv1.bias + conv.conv2.bias)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    weight = torch.randn_like(ours)
+    wanted = [x] if frozen else [x, conv.conv1.weight, conv.conv2.weight]
+    gradients = [torch.autograd.grad((y * weight).sum(), wanted) for y in (ours, theirs)]
+    assert all((a - b).norm() < 1e-5 * b.norm() for a, b in zip(*gradients))
+
+
 @pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (13, 12)])
 @pytest.mark.parametrize("shares", [(0, 0, 0), (0.2, 0, 0.5), (0.1, 0.3, 0.2), (1, 1, 0)])
@@ -93,9 +110,9 @@ def test_convolution_of_some_positions_equals_the_one_of_the_plane(kernel_stride
     conv = CenterPivotConv4d(3, 5, *kernel_stride)
     mask = (torch.rand(3, *size) < torch.tensor(shares)[:, None, None]).float()
     plane = SupportPlane.of(mask, size)
-    x = torch.randn(3, 3, *size, 4, 5, requires_grad=True)
-    masked = x * mask[:, None, :, :, None, None]
-    values = masked.flatten(2, 3)
+    x = torch.randn(3, *size, 4, 5, 3, requires_grad=True)
+    masked = x * mask[..., None, None, None]
+    values = masked.flatten(1, 2).permute(0, 4, 1, 2, 3)
     if plane.positions is not None:
         padded = F.pad(values, (0, 0, 0, 0, 0, 1))
         values = torch.stack([item[:, places] for item, places in zip(padded, plane.positions)])

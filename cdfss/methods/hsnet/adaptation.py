@@ -252,13 +252,14 @@ class Adaptation:
             pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
             queries, supports = (_span(numbers, masks.device) for numbers in zip(*pairs))
             fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+            fine, middle = model.learner.prepare(fine, middle)
             plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
 
             def forward(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
                 maps = changed()
                 shown = masks[queries].flatten(0, 1)  # the "query" is a support, whose mask is known
                 encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane, shown)
-                return model.learner.mix(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
+                return model.learner.mix_prepared(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
 
             turns.append(_Turn(forward, masks[queries].flatten(0, 1).long()))
         return turns

@@ -1,9 +1,11 @@
 """HSNet's learner: squeezes hypercorrelations and decodes them (HSNet sections 4.2 and 4.3)."""
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d
+from cdfss.methods.hsnet.convolution4d import CenterPivotConv4d, resize_query_plane
 from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation
 
 
@@ -37,19 +39,31 @@ class HypercorrelationLearner(nn.Module):
         )
 
     def squeeze(self, level: int, correlation: Hypercorrelation) -> Tensor:
-        """Correlations of one stride -> (B, 128, m, m, h, w), support first, m = ceil(S / 256)."""
-        encoder = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
-        first, *others = encoder
-        x = first.of_correlation(correlation)
-        for layer in others:
-            x = layer(x)
-        return x
+        """Correlations of one stride -> (B, m, m, h, w, 128), support first, m = ceil(S / 256)."""
+        first, *others = (self.encoder_layer2, self.encoder_layer3, self.encoder_layer4)[level]
+        return _through(others, first.of_correlation(correlation))
 
     def mix(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
         """Squeezed encodings of the three strides -> logits (B, 2, 2 h, 2 w), h at stride 8."""
-        mixed = self.encoder_layer4to3(middle + _resize_query_plane(coarse, middle.shape[-2:]))
-        mixed = self.encoder_layer3to2(fine + _resize_query_plane(mixed, fine.shape[-2:]))
-        decoded = self.decoder1(mixed.mean((2, 3)))  # (B, 64, h, w)
+        mixed = _through(self.encoder_layer4to3, middle + resize_query_plane(coarse, middle.shape[3:5]))
+        mixed = _through(self.encoder_layer3to2, fine + resize_query_plane(mixed, fine.shape[3:5]))
+        return self._decoded(mixed)
+
+    def prepare(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of the two finer encodings in the first layers of mixing, which are linear."""
+        return self.encoder_layer3to2[0](fine), self.encoder_layer4to3[0](middle)
+
+    def mix_prepared(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+        """`mix` of `prepare`d encodings, for many coarse ones with the same finer ones."""
+        mixed = coarse
+        for layers, share in ((self.encoder_layer4to3, middle), (self.encoder_layer3to2, fine)):
+            first, *others = layers
+            mixed = _through(others, share + first.of_resized(mixed, share.shape[3:5]))
+        return self._decoded(mixed)
+
+    def _decoded(self, mixed: Tensor) -> Tensor:
+        """(B, m, m, h, w, 128) -> logits (B, 2, 2 h, 2 w)."""
+        decoded = self.decoder1(mixed.mean((1, 2)).permute(0, 3, 1, 2))  # (B, 64, h, w)
         size = [2 * side for side in decoded.shape[-2:]]
         decoded = F.interpolate(decoded, size, mode="bilinear", align_corners=True)
         return self.decoder2(decoded)
@@ -77,7 +91,13 @@ def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _resize_query_plane(x: Tensor, size) -> Tensor:
-    """(B, C, hs, ws, hq, wq) -> (B, C, hs, ws, *size), bilinear with aligned corners."""
-    planes = F.interpolate(x.flatten(1, 3), tuple(size), mode="bilinear", align_corners=True)
-    return planes.view(*x.shape[:4], *size)
+def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Layers of an encoder on (B, hs, ws, hq, wq, C)."""
+    for layer in layers:
+        if isinstance(layer, nn.GroupNorm):
+            # Of five dimensions torch normalises channels last without a copy.
+            planes = layer(x.flatten(1, 2).permute(0, 4, 1, 2, 3))
+            x = planes.permute(0, 2, 3, 4, 1).unflatten(1, x.shape[1:3])
+        else:
+            x = layer(x)
+    return x

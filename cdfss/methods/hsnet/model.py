@@ -108,7 +108,7 @@ class HSNet(nn.Module):
         Args:
             query_mask: (B, S, S), for modules that are shown it.
 
-        Returns (B, 128, m, m, h, w).
+        Returns (B, m, m, h, w, 128).
         """
         return self.learner.squeeze(level, self.compared(level, query, support, plane, query_mask))
 

@@ -1,5 +1,6 @@
 """Backbones are the networks of torchvision and timm, with what their publishers trained them to."""
 
+import copy
 import subprocess
 import sys
 from functools import cache
@@ -10,9 +11,11 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from cdfss import CdfssError, HSNet, configuration
 from cdfss.backbones.facts import BACKBONES, PYRAMID, PYRAMIDS
+from cdfss.backbones.folding import folded
 from cdfss.backbones.network import build
 from cdfss.backbones.weights import load_imagenet
 from cdfss.configuration import preflight
@@ -61,8 +64,57 @@ def built(name):
 
 
 def maps_of(backbone, images):
+    """Of the network as it is published; that the form that runs has the same is tested for itself."""
     with torch.no_grad():
-        return [m for maps in backbone(images) for m in maps]
+        return backbone.maps(backbone.network, images)
+
+
+CONVOLUTIONAL = ["resnet18", "resnet50", "vgg16", "efficientnet_lite0", "convnext_tiny"]
+
+
+@torch.no_grad()
+def normalising(network):
+    """The network with statistics and scales that a training leaves, so that folding them changes much."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.2)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_the_folded_network_has_the_maps_of_the_plain_one(name):
+    backbone = build(name)
+    normalising(backbone.network)
+    images = torch.randn(2, 3, 96, 101)
+    with torch.no_grad():
+        found = [m for maps in backbone(images) for m in maps]
+    for ours, theirs in zip(found, maps_of(backbone, images), strict=True):
+        assert (ours - theirs).abs().max() < 5e-6 * theirs.abs().max()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(backbone.network).modules())
+
+
+def test_a_folded_form_does_not_outlive_the_weights():
+    backbone, images = build("resnet18"), torch.randn(1, 3, 64, 64)
+    before = backbone(images)[-1][-1]
+    normalising(backbone.network)
+    assert not torch.allclose(backbone(images)[-1][-1], before, rtol=0.1)
+    assert torch.allclose(backbone(images)[-1][-1], maps_of(backbone, images)[-1], rtol=1e-3, atol=1e-4)
+    copied = copy.deepcopy(backbone)
+    with torch.no_grad():
+        copied.network.conv1.weight.zero_()
+    assert not torch.allclose(copied(images)[-1][-1], backbone(images)[-1][-1], rtol=0.1)
+    assert backbone.state_dict().keys() == {f"network.{key}" for key in backbone.network.state_dict()}
+
+
+def test_a_network_that_is_tuned_computes_as_it_is():
+    backbone, images = build("resnet18"), torch.randn(1, 3, 64, 64)
+    backbone(images)
+    backbone.requires_grad_(True)
+    backbone(images)[-1][-1].sum().backward()
+    assert all(p.grad is not None for n, p in backbone.network.named_parameters() if not n.startswith("fc"))
 
 
 def close(ours, theirs):

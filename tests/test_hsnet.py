@@ -85,7 +85,9 @@ def test_convolution_equals_the_literal_one(kernel_stride, side, frozen):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("sides", [((2, 3), (4, 5)), ((1, 1), (2, 1)), ((13, 12), (25, 24)), ((3, 3), (3, 3))])
+@pytest.mark.parametrize(
+    "sides", [((2, 3), (4, 5)), ((1, 1), (2, 1)), ((13, 12), (25, 24)), ((3, 3), (3, 3))]
+)
 @pytest.mark.parametrize("support", [1, 2, 4])
 def test_convolution_of_a_resized_plane_equals_resizing_first(sides, support, frozen):
     torch.manual_seed(0)

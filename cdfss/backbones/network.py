@@ -2,17 +2,22 @@
 
 from itertools import islice
 
+import torch
 from torch import Tensor, nn
 
 from cdfss.backbones.facts import facts_of
+from cdfss.backbones.folding import folded
 
 
 class Backbone(nn.Module):
     """A frozen network that maps images (B, 3, S, S) to maps of features, some at each stride.
 
     The parameters need no gradient and the module stays in evaluation mode whatever its parent
-    does, so batch statistics never change.
+    does, so batch statistics never change. While that is so, a convolutional network computes in its
+    `folded` form; once its parameters want gradients, as in whole-model fine-tuning, as it is.
     """
+
+    convolutional = True
 
     def __init__(self, name: str, network: nn.Module):
         super().__init__()
@@ -20,12 +25,16 @@ class Backbone(nn.Module):
         self.network = network
         self.requires_grad_(False)
         self.eval()
+        self._folded: tuple = (None, None)  # what it was made from, and the network
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_folded": (None, None)}  # a copy makes its own
 
     def train(self, mode: bool = True):
         return super().train(False)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """All feature maps, fine to coarse."""
+    def maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        """All feature maps of `network`, which is this one's or its folded form, fine to coarse."""
         raise NotImplementedError
 
     def entries(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -40,7 +49,7 @@ class Backbone(nn.Module):
 
         h and w are S / stride, rounded as the network does.
         """
-        maps = self.maps(images)
+        maps = self.maps(self._fastest(), images)
         for m in maps:
             if m.requires_grad:
                 # torch (2.6 to 2.14 at least) misreads, in the backward pass of batch normalisation in
@@ -49,6 +58,17 @@ class Backbone(nn.Module):
                 m.register_hook(Tensor.contiguous)
         rest = iter(maps)
         return [list(islice(rest, number)) for number in self.facts.layers]
+
+    def _fastest(self) -> nn.Module:
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        if not self.convolutional or any(t.requires_grad or t.is_inference() for t in tensors):
+            return self.network
+        # The version counts writes in place, but for those through `.data`.
+        made_from = [(t.data_ptr(), t._version) for t in tensors]
+        if self._folded[0] != made_from:
+            with torch.inference_mode(False):  # kept for calls that need gradients, whoever comes first
+                self._folded = made_from, folded(self.network)
+        return self._folded[1]
 
 
 def build(name: str) -> Backbone:

@@ -62,11 +62,10 @@ class EfficientNetLite0(_InOrder):
             if isinstance(module, nn.Conv2d):
                 module.reset_parameters()
 
-    def maps(self, images):
-        net = self.network
-        x = net.bn1(net.conv_stem(images))
+    def maps(self, network, images):
+        x = network.bn1(network.conv_stem(images))
         maps = []
-        for number, stage in enumerate(net.blocks):
+        for number, stage in enumerate(network.blocks):
             for block in stage:
                 x = block(x)
                 if number >= self.FIRST:
@@ -90,11 +89,10 @@ class ConvNeXt(_InOrder):
         # torchvision's file has the scales of channels as (C, 1, 1).
         return {key: value.flatten() if key.endswith(".gamma") else value for key, value in found.items()}
 
-    def maps(self, images):
-        net = self.network
-        x = net.stem(whole(images, 32))
+    def maps(self, network, images):
+        x = network.stem(whole(images, 32))
         maps = []
-        for number, stage in enumerate(net.stages):
+        for number, stage in enumerate(network.stages):
             x = stage.downsample(x)
             for block in stage.blocks:
                 x = block(x)
@@ -112,13 +110,15 @@ class Transformer(Backbone):
     to a multiple of the patch's side, and position embeddings are interpolated.
     """
 
+    convolutional = False
+
     def __init__(self, name: str):
         network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
         super().__init__(name, network)
 
-    def maps(self, images):
+    def maps(self, network, images):
         images = whole(images, *self.facts.strides)
-        return self.network.forward_intermediates(images, PATCHES, norm=True, intermediates_only=True)
+        return network.forward_intermediates(images, PATCHES, norm=True, intermediates_only=True)
 
     def entries(self, published):
         kept = {key: value for key, value in published.items() if not key.startswith(HEADS)}

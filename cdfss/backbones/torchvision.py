@@ -24,14 +24,13 @@ class ResNet(_Torchvision):
         network.fc = nn.Identity()  # the classifier is not used
         super().__init__(name, network)
 
-    def maps(self, images):
-        net = self.network
-        x = net.maxpool(net.bn1(net.conv1(images)).relu_())
+    def maps(self, network, images):
+        x = network.maxpool(network.bn1(network.conv1(images)).relu_())
         maps = []
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
             for block in stage:
                 total = _residual_sum(block, x)
-                if stage is not net.layer1:
+                if stage is not network.layer1:
                     maps.append(total)
                 x = total.relu()
         return maps
@@ -59,9 +58,9 @@ class VGG16(_Torchvision):
                 module.inplace = False  # or it would overwrite the map before it
         super().__init__(name, network)
 
-    def maps(self, images):
+    def maps(self, network, images):
         maps = []
-        for index, layer in enumerate(self.network.features):
+        for index, layer in enumerate(network.features):
             images = layer(images)
             if index in self.LAYERS:
                 maps.append(images)

@@ -1,7 +1,5 @@
 """Adam for a few parameters and steps."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -41,12 +39,27 @@ class Adam:
     def step(self, gradients) -> None:
         """Move every parameter in place by its gradient."""
         self.steps += 1
-        first, second = self.BETAS
-        size = self.learning_rate / (1 - first**self.steps)
-        scale = math.sqrt(1 - second**self.steps)
-        for parameter, gradient, mean, square in zip(
-            self.parameters, gradients, self.means, self.squares, strict=True
-        ):
-            mean.lerp_(gradient, 1 - first)
-            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-            parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.EPSILON), value=-size)
+        factors = factors_of(self.learning_rate, self.steps)
+        for tensors in zip(self.parameters, gradients, self.means, self.squares, strict=True):
+            parameter, _, mean, square = tensors
+            for kept, new in zip((parameter, mean, square), moved(*tensors, *factors), strict=True):
+                kept.copy_(new)
+
+
+def factors_of(learning_rate: float, number) -> tuple:
+    """Size of a step and scale of its squares.
+
+    Args:
+        number: of the step, from 1; a tensor where it is to change between replays. In float32 a power of
+            0.999 would cost four digits.
+    """
+    first, second = Adam.BETAS
+    return learning_rate / (1 - first**number), (1 - second**number) ** 0.5
+
+
+def moved(parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, size, scale) -> tuple:
+    """Parameter and moments after a step with `factors_of` it, as new tensors."""
+    first, second = Adam.BETAS
+    mean = mean.lerp(gradient, 1 - first)
+    square = (square * second).addcmul(gradient, gradient, value=1 - second)
+    return parameter - size * mean / (square.sqrt() / scale + Adam.EPSILON), mean, square

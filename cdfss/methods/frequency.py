@@ -17,7 +17,7 @@ from cdfss.running.precision import float32_product
 DENSE_UP_TO = 256
 
 
-@functools.lru_cache(8)
+@functools.cache  # for good: a CUDA graph reads it without holding it
 def _inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
     """(2 h w, h w): real and imaginary parts of a spectrum -> real part of its inverse transform."""
     with torch.inference_mode(False):  # kept for calls that need gradients, whoever comes first

@@ -1,18 +1,18 @@
 """Adaptation of a model to the labelled supports of an episode (paper section 4.4)."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cdfss.errors import CdfssError
 from cdfss.methods.adam import Adam
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane, resize_masks
-from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, FINE, MIDDLE, HSNet, resize_logits
+from cdfss.methods.hsnet.step import Constants, Runner, Step, Turn, loss_of, picked
 from cdfss.methods.modules import known
 
 RULES = ("published", "majority", "mean")  # by which the predictions from k supports become one mask
@@ -31,6 +31,7 @@ def adapt(
     mutual_information: float = 0.0,
     optimiser: "Adam | None" = None,
     vote: str = "published",
+    runner: Runner | None = None,
 ) -> "Adaptation":
     """Tune a model, from its present values, on the supports alone: an `Adaptation` after some steps.
 
@@ -53,6 +54,7 @@ def adapt(
         mutual_information=mutual_information,
         optimiser=optimiser,
         vote=vote,
+        runner=runner,
     )
     for _ in range(steps):
         adaptation.step()
@@ -88,6 +90,7 @@ class Adaptation:
         vote: rule of RULES by which the supports' predictions become one mask: "published", at least half
             of the largest number of votes that any pixel got (HSNet, k-shot inference); "majority", at
             least half of the k supports; "mean", a mean probability of at least 0.5.
+        runner: of the steps, shared with other adaptations of the model; None for one of its own.
 
     Attributes:
         model: the tuned model; what is not trained is shared with the model it came from. For a
@@ -111,6 +114,7 @@ class Adaptation:
         mutual_information: float = 0.0,
         optimiser: "Adam | None" = None,
         vote: str = "published",
+        runner: Runner | None = None,
     ):
         *batch, k, _, height, width = support_images.shape if support_images.dim() in (4, 5) else [0] * 4
         if k == 0 or 0 in batch or support_masks.shape != (*batch, k, height, width):
@@ -140,11 +144,13 @@ class Adaptation:
         self._batched = bool(batch)
         self.model, parameters = _fork(model, self._trained, batch)
         self.optimiser = Adam(parameters, learning_rate, optimiser)
+        self._learning_rate, self._runner = learning_rate, runner or Runner()
+        self._runner.expect(support_masks.shape)
         # Supports outermost, episodes inside, so that each support of all episodes is a view.
         self._masks = support_masks.transpose(0, 1) if batch else support_masks[:, None]  # (k, E, S, S)
         self._images = support_images.transpose(0, 1).flatten(0, 1) if batch else support_images
         self._features = self.model.features(self._images)  # maps (k * E, C, h, w)
-        self._turns: list[_Turn] | None = None  # made at the first step
+        self._constants: Constants | None = None  # made at the first step
         self._losses: list[Tensor] = []
 
     @property
@@ -167,34 +173,22 @@ class Adaptation:
                 "adapt: nothing is left to tune: trained names no part, or the model has no module with "
                 "parameters; trained=['learner'] or ['backbone'] tunes the rest"
             )
-        if self._turns is None:
-            make = self._turns_of_whole_model if self._whole else self._turns_of_coarse_maps
-            self._turns = make()
-        losses, gradients = self._losses_and_gradients()
-        self.optimiser.step(gradients)
+        if self._whole:
+            reason = f"{' and '.join(sorted(known.WHOLE & set(self._trained)))} is tuned"
+            self._runner.plainly(self._masks.device, reason)
+            losses, gradients = self._losses_and_gradients()
+            self.optimiser.step(gradients)
+        else:
+            losses = self._runner.step(self._step, self.optimiser, self._kept())
         self._losses.append(losses)
         if "backbone" in self._trained:
             self._features = None  # of the weights before this step
 
-    @torch.enable_grad()
     def _losses_and_gradients(self) -> tuple[Tensor, list[Tensor]]:
         """Mean loss (E,) of each episode's pairs, and its gradients."""
-        losses, gradients = 0.0, None
-        for turn in self._turns:
-            logits, maps = turn.forward()
-            logits = resize_logits(logits, turn.target.shape[-2:])
-            loss = F.cross_entropy(logits, turn.target, reduction="none").mean((1, 2))
-            if self._information:
-                loss = loss + self._information * gaussian_information(maps)
-            loss = loss.view(-1, self._masks.shape[1]).sum(0) / len(self._pairs)  # (E,)
-            if (penalty := self.model.chain.penalty()) is not None:
-                loss = loss + penalty * (len(turn.target) / self._masks.shape[1] / len(self._pairs))
-            # Not backward(): it would also fill gradients of parts that are shared and frozen. The
-            # gradient of the sum is each episode's own, since none depends on another's parameters.
-            part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
-            gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
-            losses = losses + loss.detach()
-        return losses, gradients
+        if self._whole:
+            return self._of_whole_model()
+        return self._step.gradients(self.optimiser.parameters, self._kept())
 
     def predict(self, query: Tensor, truth: Tensor | None = None) -> Tensor:
         """Masks of `segment`."""
@@ -240,29 +234,48 @@ class Adaptation:
             support[COARSE] = self.model.filtered(support[COARSE])
             yield support, self._masks[shot].expand(queries, -1, -1)
 
+    @cached_property
+    def _step(self) -> Step:
+        return Step(
+            self.model,
+            self._trained,
+            [name for name, _ in self._own_parameters(tuned=True)],
+            [
+                self._pairs[begin : begin + PAIRS_AT_ONCE]
+                for begin in range(0, len(self._pairs), PAIRS_AT_ONCE)
+            ],
+            self._information,
+            self._learning_rate,
+        )
+
+    def _own_parameters(self, tuned: bool) -> list[tuple[str, Tensor]]:
+        """Parameters by name beside learner and backbone, those that are tuned or all others."""
+        ids = {id(parameter) for parameter in self.optimiser.parameters}
+        named = self.model.named_parameters()
+        own = [(name, p) for name, p in named if name.split(".")[0] not in known.WHOLE]
+        return [(name, p) for name, p in own if (id(p) in ids) == tuned]
+
     @torch.no_grad()
-    def _turns_of_coarse_maps(self) -> list["_Turn"]:
-        """Turns for trained modules: all but the stride-32 maps is kept."""
-        model, masks = self.model, self._masks
-        # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
-        coarse = torch.stack(self._features[COARSE]).unflatten(1, masks.shape[:2])
-        changed = model.chain.alone(coarse, self._trained)
-        turns = []
-        for begin in range(0, len(self._pairs), PAIRS_AT_ONCE):
-            pairs = self._pairs[begin : begin + PAIRS_AT_ONCE]
-            queries, supports = (_span(numbers, masks.device) for numbers in zip(*pairs))
-            fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
-            fine, middle = model.learner.prepare(fine, middle)
-            plane = SupportPlane.of(masks[supports].flatten(0, 1), coarse.shape[-2:])
+    def _kept(self) -> Constants:
+        """What steps of modules do not change: all but the stride-32 maps."""
+        if self._constants is None:
+            # (L, k, E, C, h, w): the parameters of E episodes are broadcast to the dimensions before.
+            coarse = torch.stack(self._features[COARSE]).unflatten(1, self._masks.shape[:2])
+            self._constants = Constants(
+                {name: parameter.detach() for name, parameter in self._own_parameters(tuned=False)},
+                self.model.chain.prepared(coarse, self._trained),
+                [self._turn(pairs, coarse.shape[-2:]) for pairs in self._step.pairs],
+            )
+        return self._constants
 
-            def forward(queries=queries, supports=supports, fine=fine, middle=middle, plane=plane):
-                maps = changed()
-                shown = masks[queries].flatten(0, 1)  # the "query" is a support, whose mask is known
-                encoded = model.squeeze(COARSE, maps[:, queries], maps[:, supports], plane, shown)
-                return model.learner.mix_prepared(fine, middle, encoded), maps[-1, queries].flatten(0, 1)
-
-            turns.append(_Turn(forward, masks[queries].flatten(0, 1).long()))
-        return turns
+    def _turn(self, pairs, size) -> Turn:
+        queries, supports = (picked(self._masks[None], numbers)[0] for numbers in zip(*pairs))
+        queries, supports = queries.flatten(0, 1), supports.flatten(0, 1)  # (n * E, S, S)
+        fixed = self._runner.fixed(supports.device)
+        plane = None if fixed else SupportPlane.of(supports, size)
+        encodings = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+        # The "query" is a support, whose mask is known.
+        return Turn(tuple(encodings), resize_masks(supports, size), plane, queries.long(), queries)
 
     def _encode(self, level: int, query: int, support: int) -> Tensor:
         """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""
@@ -274,38 +287,25 @@ class Adaptation:
         plane = SupportPlane.of(self._masks[support], support_maps[0].shape[-2:])
         return self.model.squeeze(level, query_maps, support_maps, plane)
 
-    def _turns_of_whole_model(self) -> list["_Turn"]:
-        """Turns, a pair each, that compute all again: the learner trains, or the backbone too."""
-        # Functions that held `self` would keep it, and its memory, until a collection of cycles.
-        model, images, features, masks = self.model, self._images, self._features, self._masks
-        train_backbone, needs_maps = "backbone" in self._trained, bool(self._information)
-
-        def pyramid(number):
-            if train_backbone:
-                return model.backbone(images[number : number + 1])
-            return [[m[number : number + 1] for m in maps] for maps in features]
-
-        def forward(query, support):
-            maps = pyramid(query)
-            others = maps if support == query else pyramid(support)
+    @torch.enable_grad()
+    def _of_whole_model(self) -> tuple[Tensor, list[Tensor]]:
+        """All again, a pair at a time: the learner trains, or the backbone too."""
+        model, masks, losses, gradients = self.model, self._masks, 0.0, None
+        for query, support in self._pairs:
+            maps = self._pyramid(query)
+            others = maps if support == query else self._pyramid(support)
             logits = model.segment(maps, others, masks[support], masks[query])
-            return logits, model.filtered(maps[COARSE][-1:])[0] if needs_maps else None
+            last = model.filtered(maps[COARSE][-1:])[0] if self._information else None
+            loss = loss_of(model, logits, last, masks[query].long(), self._information, 1, len(self._pairs))
+            part = torch.autograd.grad(loss.sum(), self.optimiser.parameters)
+            gradients = part if gradients is None else [a + b for a, b in zip(gradients, part)]
+            losses = losses + loss.detach()
+        return losses, gradients
 
-        return [_Turn(lambda q=q, s=s: forward(q, s), masks[q].long()) for q, s in self._pairs]
-
-
-@dataclass
-class _Turn:
-    """Some of the pairs, n of each of E episodes.
-
-    Attributes:
-        forward: gives their logits (n * E, 2, s, s) and their queries' last stride-32 maps after
-            APM (n * E, C, h, w), which may be None where the loss does not need them.
-        target: the masks (n * E, S, S) to hit.
-    """
-
-    forward: Callable[[], tuple[Tensor, Tensor | None]]
-    target: Tensor
+    def _pyramid(self, number: int) -> list[list[Tensor]]:
+        if "backbone" in self._trained:
+            return self.model.backbone(self._images[number : number + 1])
+        return [[m[number : number + 1] for m in maps] for maps in self._features]
 
 
 @dataclass
@@ -367,16 +367,6 @@ def support_pairs(k: int, kind: str) -> list[tuple[int, int]]:
     if kind == "self" or k == 1:
         return [(i, i) for i in range(k)]
     return [(i, j) for i in range(k) for j in range(k) if i != j]
-
-
-def _span(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
-    """An index of these numbers: a slice, which gives a view, where they follow each other.
-
-    Else a tensor on the device, since a list would be sent there at every use.
-    """
-    span = range(numbers[0], numbers[0] + len(numbers))
-    follow = list(numbers) == list(span)
-    return slice(span.start, span.stop) if follow else torch.tensor(numbers, device=device)
 
 
 def _checked_parts(model: HSNet, trained: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Modules in order, with their parameters, on the deepest maps of a host model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -73,22 +73,35 @@ class Chain(nn.Module):
         Raises:
             CdfssError: when maps are of another size than the parameters.
         """
+        tuned = set(tuned)
+        prepared = self.prepared(maps, tuned)
+        return lambda: self.changed(prepared, tuned)
+
+    def prepared(self, maps: Tensor, tuned: Collection[str]) -> tuple:
+        """What `changed` takes: maps (..., E, C, h, w) as far as they do not change while `tuned` modules do,
+        and what the first of these prepares of them.
+        """
         self._check(maps)
-        fixed, rest, tuned = maps, list(self._alone), set(tuned)
+        fixed = maps
+        for key in self._alone:
+            if key in tuned:
+                return fixed, self._call(key, "prepare", fixed)
+            fixed = self._change(key, fixed)
+        return fixed, None
+
+    def changed(self, prepared: tuple, tuned: Collection[str]) -> Tensor:
+        """The maps of `alone`, from what `prepared` made for the same `tuned` modules."""
+        fixed, of_first = prepared
+        rest = list(self._alone)
         while rest and rest[0] not in tuned:
-            fixed = self._change(rest.pop(0), fixed)
+            rest.pop(0)
         if not rest:
-            return lambda: fixed
+            return fixed
         first, *others = rest
-        prepared = self._call(first, "prepare", fixed)
-
-        def changed() -> Tensor:
-            found = self._checked(first, self._call(first, "change", getattr(self, first), prepared), maps)
-            for key in others:
-                found = self._change(key, found)
-            return found
-
-        return changed
+        found = self._checked(first, self._call(first, "change", getattr(self, first), of_first), fixed)
+        for key in others:
+            found = self._change(key, found)
+        return found
 
     def together(
         self, query: Tensor, support: Tensor, mask: Tensor, query_mask: Tensor | None = None
@@ -109,6 +122,11 @@ class Chain(nn.Module):
         for key in self._behind:
             query, support = self._change_both(key, query, support, mask, query_mask)
         return query, support
+
+    @property
+    def own(self) -> list[str]:
+        """Names of modules that are not of this package."""
+        return [name for name in self._names.values() if own.is_own(name)]
 
     def penalty(self) -> Tensor | None:
         """What modules add to the loss, (1,) or (E,); None for nothing."""

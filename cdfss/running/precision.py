@@ -42,6 +42,11 @@ def float32(device: torch.device):
         yield
 
 
+def products_are_rounded() -> bool:
+    """Whether products of float32 tensors are TF32 on a GPU."""
+    return torch.get_float32_matmul_precision() != "highest"
+
+
 def float32_product(first: Tensor, second: Tensor) -> Tensor:
     """first @ second of float32 tensors, in float32 forth and back: neither bfloat16 nor TF32.
 
@@ -52,8 +57,11 @@ def float32_product(first: Tensor, second: Tensor) -> Tensor:
         first: (..., n, m).
         second: (..., m, p) with as many dimensions, or a constant (m, p).
     """
-    rounds = torch.get_float32_matmul_precision() != "highest"
-    if rounds or torch.is_autocast_enabled(first.device.type):
+    if products_are_rounded() or torch.is_autocast_enabled(first.device.type):
+        if (
+            torch.compiler.is_compiling()
+        ):  # it cannot change the precision within a graph; nothing rounds these
+            return (first.double() @ second.double()).float()
         return _Float32Product.apply(first, second)
     return first @ second
 

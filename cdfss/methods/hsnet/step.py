@@ -13,7 +13,7 @@ from cdfss.methods.adam import Adam, factors_of, moved
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane
 from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, HSNet, resize_logits
-from cdfss.running import devices
+from cdfss.running.precision import products_are_rounded
 
 WARM_UPS = 3  # before a capture, as torch's documentation has it
 
@@ -226,8 +226,8 @@ class Runner:
 
     def _made(self, step: Step, inputs: tuple, record: Callable | None) -> Callable:
         """The step's function as code, recording or both, from the last time or made now."""
-        leaves, structure = _pytree.tree_flatten(inputs)
-        key = step.facts, structure, [(t.shape, t.stride(), t.dtype, t.device) for t in leaves]
+        shapes = [(t.shape, t.stride(), t.dtype, t.device) for t in tensors_of(inputs)]
+        key = step.facts, _pytree.tree_structure(inputs), shapes
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # its memory is needed
             function = _compiled(step.function) if self._compiled else step.function
@@ -250,7 +250,7 @@ class Recording:
     """
 
     def __init__(self, function: Callable, inputs: tuple, record: Callable, model: nn.Module):
-        self._inputs = _pytree.tree_map(lambda t: t.detach().clone(), inputs)
+        self._inputs = _pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), inputs)
         self._constants = inputs[-1]
         self._results, self._replay = record(lambda: function(*self._inputs))
         self._read = [dict(vars(layer)) for layer in model.modules()]
@@ -260,10 +260,15 @@ class Recording:
         changed, kept = inputs, self._inputs
         if inputs[-1] is self._constants:  # they are there
             changed, kept = inputs[:-1], kept[:-1]
-        torch._foreach_copy_(*(_pytree.tree_leaves(tensors) for tensors in (kept, changed)))
+        torch._foreach_copy_(tensors_of(kept), tensors_of(changed))
         self._constants = inputs[-1]
         self._replay()
         return self._results
+
+
+def tensors_of(nested) -> list[Tensor]:
+    """All tensors of nested tuples, lists and dictionaries."""
+    return [leaf for leaf in _pytree.tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
 def cuda_graph(call: Callable) -> tuple[Any, Callable]:
@@ -285,13 +290,15 @@ def _check_compiler() -> None:
 
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
         raise CdfssError(
-            f"compute.compile: torch {torch.__version__} cannot compile a step together with its gradients; "
+            f"compute.compile: torch {torch.__version__} cannot compile a step with its gradients; "
             "use compute.compile: false, or a later torch (2.14 can)"
         )
 
 
 def _compiled(function: Callable) -> Callable:
     import torch._dynamo
+
+    torch.compiler.assume_constant_result(products_are_rounded)
 
     def run(*inputs):
         with torch._dynamo.config.patch(trace_autograd_ops=True):

@@ -78,8 +78,8 @@ class Chain(nn.Module):
         return lambda: self.changed(prepared, tuned)
 
     def prepared(self, maps: Tensor, tuned: Collection[str]) -> tuple:
-        """What `changed` takes: maps (..., E, C, h, w) as far as they do not change while `tuned` modules do,
-        and what the first of these prepares of them.
+        """What `changed` takes: maps (..., E, C, h, w) up to the first of the `tuned` modules, and what
+        that one prepares of them.
         """
         self._check(maps)
         fixed = maps

@@ -259,7 +259,7 @@ def test_wrong_supports_steps_and_optimisers_are_refused():
 def test_a_prediction_in_inference_mode_does_not_spoil_an_adaptation():
     model, (query, supports, masks) = small_hsnet(modules=["apm_s"]), episode_of()
     model.learner.requires_grad_(False)
-    frequency._inverse_transform.cache_clear()
+    frequency.inverse_transform.cache_clear()
     with torch.inference_mode():
         model(query, supports[:1], masks[:1])
     losses = adapt(model, supports, masks, 2, 0.1).losses

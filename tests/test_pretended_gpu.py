@@ -37,7 +37,9 @@ def test_adaptation_keeps_to_one_device(name):
 def test_batches_keep_to_one_device(name):
     here = adaptation(name, CPU, episodes=3)
     with gpu():
-        assert_same(here, adaptation(name, GPU, episodes=3), 1e-6, 1e-4)  # a GPU takes all positions: other sums
+        assert_same(
+            here, adaptation(name, GPU, episodes=3), 1e-6, 1e-4
+        )  # a GPU takes all positions: other sums
 
 
 @pytest.mark.parametrize("missing", ["update", "gradient of one parameter"])

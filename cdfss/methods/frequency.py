@@ -18,7 +18,7 @@ DENSE_UP_TO = 256
 
 
 @functools.cache  # for good: a CUDA graph reads it without holding it
-def _inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
+def inverse_transform(height: int, width: int, device: torch.device) -> Tensor:
     """(2 h w, h w): real and imaginary parts of a spectrum -> real part of its inverse transform."""
     with torch.inference_mode(False):  # kept for calls that need gradients, whoever comes first
         unit = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width)
@@ -48,7 +48,7 @@ def masked(amplitude: Tensor, phase: Tensor, mask_amplitude: Tensor, mask_phase:
     if height * width > DENSE_UP_TO:
         return torch.fft.ifft2(torch.polar(amplitude, phase)).real
     parts = torch.cat([(amplitude * phase.cos()).flatten(-2), (amplitude * phase.sin()).flatten(-2)], -1)
-    maps = float32_product(parts, _inverse_transform(height, width, amplitude.device))
+    maps = float32_product(parts, inverse_transform(height, width, amplitude.device))
     return maps.unflatten(-1, (height, width))
 
 

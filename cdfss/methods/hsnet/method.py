@@ -148,13 +148,13 @@ class Method(contract.Method):
             image_size=given.image_size,
             seed=given.seed,
         )
-        if given.compile:
-            model.learner.compile_mixing()
         return model.to(given.device)
 
     @cached_property
     def tuning(self) -> dict:
         """How `adaptation.Adaptation` takes what the settings say, but for the steps."""
+        from cdfss.methods.hsnet.step import Runner
+
         settings = self.settings
         return {
             "learning_rate": settings.learning_rate or RATE,
@@ -162,6 +162,7 @@ class Method(contract.Method):
             "pairs": settings.pairs,
             "mutual_information": settings.mutual_information,
             "vote": settings.vote,
+            "runner": Runner(self.given.compile),
         }
 
     def fit(self, pictures, masks):

@@ -10,6 +10,7 @@ from torch.utils import _pytree
 
 from cdfss.errors import CdfssError
 from cdfss.methods.adam import Adam, factors_of, moved
+from cdfss.methods.frequency import inverse_transform
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane
 from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, HSNet, resize_logits
@@ -298,7 +299,8 @@ def _check_compiler() -> None:
 def _compiled(function: Callable) -> Callable:
     import torch._dynamo
 
-    torch.compiler.assume_constant_result(products_are_rounded)
+    for constant in (products_are_rounded, inverse_transform):  # which cannot be traced
+        torch.compiler.assume_constant_result(constant)
 
     def run(*inputs):
         with torch._dynamo.config.patch(trace_autograd_ops=True):

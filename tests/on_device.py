@@ -82,7 +82,7 @@ def source_training(device: torch.device, cache: float, kind: str = "float32") -
     batches = training.Batches(trainee.model, Pictures(), range(4), 64, cache, log=lambda line: None)
     generator = np.random.RandomState(0)
     with precision(kind, device):
-        losses = [training._step(trainee, batch, generator)[0] for batch in batches(pairs, 2)]
+        losses = [training._step(trainee, batch, generator)[0].item() for batch in batches(pairs, 2)]
         validated = training.validate(trainee, batches, pairs, 2)
     moved = [after.detach() - start for after, start in zip(trainee.trained.parameters(), before)]
     assert (batches.kept is not None) == bool(cache)

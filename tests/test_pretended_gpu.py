@@ -23,6 +23,7 @@ from cdfss.methods.contract import Given
 from cdfss.methods.fptrans import checkpoints as fptrans_checkpoints
 from cdfss.methods.fptrans.training import Trainee
 from cdfss.methods.hsnet.adaptation import Adaptation
+from cdfss.methods.hsnet.training import Trainee as HSNetTrainee
 from cdfss.running import devices
 
 
@@ -37,9 +38,8 @@ def test_adaptation_keeps_to_one_device(name):
 def test_batches_keep_to_one_device(name):
     here = adaptation(name, CPU, episodes=3)
     with gpu():
-        assert_same(
-            here, adaptation(name, GPU, episodes=3), 1e-6, 1e-4
-        )  # a GPU takes all positions: other sums
+        # A GPU takes all positions, whose sums are others.
+        assert_same(here, adaptation(name, GPU, episodes=3), 1e-6, 1e-4)
 
 
 @pytest.mark.parametrize("missing", ["update", "gradient of one parameter"])
@@ -61,22 +61,57 @@ def test_a_missing_update_is_noticed(missing, monkeypatch):
         )
 
 
-@pytest.mark.parametrize("how", [{}, {"pairs": "leave_one_out"}, {"mutual_information": 0.1}])
-@pytest.mark.parametrize("shots", [2, 3])
-def test_a_step_of_a_batch_never_waits_for_the_gpu(how, shots):
+# Kernels of a step of two episodes, as many as it may have; how many there are does not depend on E.
+@pytest.mark.parametrize(
+    ("variant", "how", "shots", "most"),
+    [
+        ("apm_s", {}, 1, 400),
+        ("apm_m_acpa", {}, 1, 450),
+        ("apm_m_acpa", {}, 3, 450),
+        ("apm_m_acpa", {"mutual_information": 0.1}, 2, 500),
+        ("apm_s", {"pairs": "leave_one_out"}, 2, 450),
+        ("apm_s", {"pairs": "leave_one_out"}, 3, 900),  # two turns
+    ],
+)
+def test_a_step_never_waits_for_the_gpu_and_takes_as_many_kernels_for_many_episodes(
+    variant, how, shots, most
+):
     """Else it cannot be captured in a CUDA graph."""
     _, supports, masks = episode_of(shots)
-    model = small_hsnet(**VARIANTS["apm_m_acpa"])
+    model = small_hsnet(**VARIANTS[variant])
     model.learner.requires_grad_(False)
+    found = []
     with gpu() as counted:
-        pair = (torch.stack([t, t]).to(GPU) for t in (supports, masks))
-        adaptation = Adaptation(model.to(GPU), *pair, 0.05, **how)
-        adaptation.step()  # the first makes what is kept
+        model.to(GPU)
+        for number in (1, 16):
+            pair = (torch.stack([t] * number).to(GPU) for t in (supports, masks))
+            adaptation = Adaptation(model, *pair, 0.05, **how)
+            adaptation.step()  # the first makes what is kept
+            counted.waits.clear()
+            counted.kernels.clear()
+            adaptation.step()
+            assert not counted.waits
+            found.append(sum(counted.kernels.values()))
+    print(variant, how, shots, found)
+    assert found[1] <= found[0] + 20
+    assert 0 < found[0] <= most
+
+
+def test_a_step_of_source_training_never_waits_for_the_gpu():
+    torch.manual_seed(0)
+    settings = {"backbone": "efficientnet_lite0", "image_size": 64, "learning_rate": 1e-3}
+    pictures, generator = on_device.Pictures(), np.random.RandomState(0)
+    with gpu() as counted:
+        trainee = HSNetTrainee(settings, "imagenet", GPU)
+        batches = training.Batches(trainee.model, pictures, range(4), 64, 2e9, log=lambda line: None)
+        (batch,) = batches(np.array([[0, 1], [2, 3]]), 2)
+        training._step(trainee, batch, generator)
         counted.waits.clear()
         counted.kernels.clear()
-        adaptation.step()
-        assert not counted.waits
-        assert 0 < sum(counted.kernels.values()) < 500 * (2 if how.get("pairs") and shots > 2 else 1)
+        training._step(trainee, batch, generator)
+        print("training", sum(counted.kernels.values()), dict(counted.waits))
+        # The positions inside masks, which change with the batch: their number, and their windows.
+        assert set(counted.waits) <= {"to the processor", "aten::nonzero", "aten.nonzero.default"}
 
 
 @pytest.mark.parametrize("cache", [0.0, 2e9])

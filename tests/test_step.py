@@ -173,3 +173,17 @@ def test_a_step_equals_that_of_the_plain_path(kept):
     ours = tuned(copy.deepcopy(model), runner, (supports, masks))
     _, losses = plain.adapt(model, supports, masks, 3, 0.05)
     assert ours.losses.tolist() == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("words", ["operation not permitted when stream is capturing", "out of memory"])
+def test_a_capture_that_fails_leaves_the_plain_step_but_a_lack_of_memory_is_told(words, capsys):
+    def fails(call):
+        raise torch.OutOfMemoryError(words) if "memory" in words else RuntimeError(words)
+
+    model, runner = model_of("apm_s"), Runner(record=fails)
+    if "memory" in words:
+        with pytest.raises(torch.OutOfMemoryError):
+            tuned(model, runner, episodes_of(2))
+        return
+    assert_equal(tuned(model, runner, episodes_of(2)), tuned(model, None, episodes_of(2)))
+    assert capsys.readouterr().out == f"steps are not captured in a CUDA graph: {words}\n"

@@ -33,6 +33,7 @@ from cdfss.running.precision import precision
 from cdfss.running.progress import Progress, clock
 from cdfss.running.provenance import digest
 
+FETCH_EVERY = 16  # steps whose numbers come from the device together, since each fetch waits for it
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch
 
 
@@ -239,16 +240,21 @@ def train(
         saved = time.monotonic()
         pairs = draw_epoch(rows, settings["seed"], state.epoch)
         left = pairs[state.step * settings["batch_size"] :]
+        class_ids = rows["class_id"].loc[pairs[:, 0]].to_numpy()
+        waiting: list[Tensor] = []
         for batch in batches(left, settings["batch_size"]):
-            generator = np.random.RandomState([settings["seed"], state.epoch, state.step])
-            loss, intersection, union = _step(trainee, batch, generator)
-            class_ids = rows["class_id"].loc[pairs[state.seen : state.seen + len(batch[1]), 0]]
-            state.add(loss, intersection, union, class_ids.to_numpy())
-            progress.step(f"epoch {state.epoch + 1}, loss {loss:.3f}")
-            if time.monotonic() - saved > SAVE_EVERY:
+            step = state.step + len(waiting)
+            generator = np.random.RandomState([settings["seed"], state.epoch, step])
+            waiting.append(_step(trainee, batch, generator))
+            late = time.monotonic() - saved > SAVE_EVERY
+            if late or len(waiting) == FETCH_EVERY:
+                state.fetch(waiting, class_ids)
+            progress.step(f"epoch {state.epoch + 1}, loss {state.last:.3f}")
+            if late:
                 state.seconds = time.monotonic() - begin
                 state.save()
                 saved = time.monotonic()
+        state.fetch(waiting, class_ids)
         validated = validate(trainee, validation_batches, validation_pairs, settings["batch_size"])
         state.finish_epoch(validated)
         state.save()
@@ -278,29 +284,36 @@ def train(
     return frame
 
 
-def _step(
-    trainee: Trainee, batch, generator: np.random.RandomState
-) -> tuple[float, np.ndarray, np.ndarray]:
+def _step(trainee: Trainee, batch, generator: np.random.RandomState) -> Tensor:
+    """A step, and on the device its loss and then the `_counts` of its B queries, (1 + 4 B,) float64."""
     _, mask, void, _, _ = batch
     loss, logits = trainee.loss(batch, generator)
     trainee.optimiser.zero_grad()
     loss.backward()
     trainee.optimiser.step()
-    prediction = logits.detach().argmax(1)
-    return loss.item(), *metrics.counts(prediction.cpu(), mask.cpu(), void.cpu())
+    counts = _counts(logits.detach().argmax(1), mask, void)
+    return torch.cat([loss.detach().double().view(1), counts.double().flatten()])
+
+
+def _counts(prediction: Tensor, truth: Tensor, void: Tensor) -> Tensor:
+    """`metrics.counts` on the device, (B, 2, 2): intersection and union, of background and foreground."""
+    found = []
+    for label in (0, 1):
+        predicted, true = (prediction == label) & ~void, (truth == label) & ~void
+        found.append(torch.stack([(predicted & true).sum((1, 2)), (predicted | true).sum((1, 2))], 1))
+    return torch.stack(found, 2)
 
 
 @torch.no_grad()
 def validate(trainee: Trainee, batches: Batches, pairs: np.ndarray, batch_size: int) -> float:
     """1-shot mIoU (0..1) of (query, support) rows (N, 2)."""
-    intersections, unions = [], []
+    counted = []
     for batch in batches(pairs, batch_size):
         _, mask, void, _, _ = batch
-        intersection, union = metrics.counts(trainee.logits(batch).argmax(1).cpu(), mask.cpu(), void.cpu())
-        intersections.append(intersection)
-        unions.append(union)
+        counted.append(_counts(trainee.logits(batch).argmax(1), mask, void))
+    intersections, unions = torch.cat(counted).cpu().numpy().transpose(1, 0, 2)  # one wait
     class_ids = batches.pictures.rows["class_id"].loc[pairs[:, 0]].to_numpy()
-    return metrics.mean_iou(np.concatenate(intersections), np.concatenate(unions), class_ids)
+    return metrics.mean_iou(intersections, unions, class_ids)
 
 
 class _State:
@@ -310,12 +323,25 @@ class _State:
         self.path, self.trained, self.optimiser = path, trained, optimiser
         self.epoch = self.step = self.seen = 0
         self.seconds = self.loss = 0.0
+        self.last = float("nan")  # the loss of the last step that is known
         self.counts: dict[int, np.ndarray] = {}  # class -> foreground intersection and union
         self.history: list[dict] = []
         self.best, self.best_epoch, self.best_state = -1.0, 0, {}
         self._load()
 
     PLAIN = ("epoch", "step", "seen", "seconds", "loss", "history", "best", "best_epoch")
+
+    def fetch(self, steps: list[Tensor], class_ids: np.ndarray) -> None:
+        """Count steps by what `_step` gave, in one wait, and empty their list.
+
+        Args:
+            class_ids: of all queries of the epoch, in order.
+        """
+        for numbers in torch.cat(steps).cpu().split([len(step) for step in steps]) if steps else []:
+            self.last = numbers[0].item()
+            intersection, union = numbers[1:].long().view(-1, 2, 2).numpy().transpose(1, 0, 2)
+            self.add(self.last, intersection, union, class_ids[self.seen : self.seen + len(union)])
+        steps.clear()
 
     def add(self, loss: float, intersection, union, class_ids) -> None:
         self.step += 1

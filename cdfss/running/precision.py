@@ -58,9 +58,8 @@ def float32_product(first: Tensor, second: Tensor) -> Tensor:
         second: (..., m, p) with as many dimensions, or a constant (m, p).
     """
     if products_are_rounded() or torch.is_autocast_enabled(first.device.type):
-        if (
-            torch.compiler.is_compiling()
-        ):  # it cannot change the precision within a graph; nothing rounds these
+        # A graph cannot change its precision, and doubles are rounded by none.
+        if torch.compiler.is_compiling():
             return (first.double() @ second.double()).float()
         return _Float32Product.apply(first, second)
     return first @ second

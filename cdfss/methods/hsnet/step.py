@@ -14,6 +14,7 @@ from cdfss.methods.frequency import inverse_transform
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane
 from cdfss.methods.hsnet.information import gaussian_information
 from cdfss.methods.hsnet.model import COARSE, HSNet, resize_logits
+from cdfss.running import devices
 from cdfss.running.precision import products_are_rounded
 
 WARM_UPS = 3  # before a capture, as torch's documentation has it
@@ -188,7 +189,7 @@ class Runner:
         self._compiled, self._record = compiled, record
         self._kept: tuple | None = None  # what a recording or code is for, and itself
         self._shape: tuple | None = None
-        self._told = False
+        self._told = self._gave_up = False
 
     def fixed(self, device: torch.device) -> bool:
         """Whether shapes may not depend on masks."""
@@ -209,31 +210,40 @@ class Runner:
         """Move the optimiser's parameters and moments; losses (E,) before."""
         device = optimiser.parameters[0].device
         state = optimiser.parameters, optimiser.means, optimiser.squares
-        record = self._record or (cuda_graph if device.type == "cuda" else None)
+        plain = self._gave_up
         if own := step.model.chain.own:
             self.plainly(device, f"{own[0]} is not of this package, and may do what a graph cannot hold")
-            record = None
+            plain = True
         number = torch.full((), optimiser.steps + 1, dtype=torch.float64, device=device)
         inputs = (*state, number, constants)
-        if record is None and not self._compiled:
-            new, losses = step.function(*inputs)
-        else:
-            new, losses = self._made(step, inputs, record)(*inputs)
+        function = step.function if plain else self._made(step, inputs)
+        new, losses = function(*inputs)
         with torch.no_grad():
             for kept, values in zip(state, new, strict=True):
                 torch._foreach_copy_(kept, values)
         optimiser.steps += 1
         return losses.clone()
 
-    def _made(self, step: Step, inputs: tuple, record: Callable | None) -> Callable:
+    def _made(self, step: Step, inputs: tuple) -> Callable:
         """The step's function as code, recording or both, from the last time or made now."""
+        device = inputs[0][0].device
+        record = self._record or (cuda_graph if device.type == "cuda" else None)
+        if record is None and not self._compiled:
+            return step.function
         shapes = [(t.shape, t.stride(), t.dtype, t.device) for t in tensors_of(inputs)]
         key = step.facts, _pytree.tree_structure(inputs), shapes
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # its memory is needed
             function = _compiled(step.function) if self._compiled else step.function
             if record is not None:
-                function = Recording(function, inputs, record, step.model)
+                try:
+                    function = Recording(function, inputs, record, step.model)
+                except RuntimeError as error:
+                    if devices.ran_out_of_memory(error):
+                        raise  # fewer episodes may do
+                    self.plainly(device, str(error).split("\n")[0])
+                    self._gave_up = True
+                    return step.function
             self._kept = key, function
         return self._kept[1]
 

@@ -16,6 +16,7 @@ from test_evaluation import method_of, settings_of
 from cdfss import adapt
 from cdfss.data import episodes
 from cdfss.evaluation import evaluate, measurement, results
+from cdfss.methods.hsnet.step import Recording, Runner
 from cdfss.running.precision import precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -62,6 +63,26 @@ def test_compiled_layers_on_a_gpu_agree():
         compiled = adapt(model, supports, masks, 3, 0.05)
         assert compiled.losses.tolist() == pytest.approx(plain.losses.tolist(), rel=1e-4)
         assert (compiled.predict(query) != predicted).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("pairs", ["self", "leave_one_out"])
+def test_captured_steps_serve_the_episodes_that_follow(pairs, capsys):
+    query, supports, masks = episode_of(3)
+    model = balanced(small_hsnet(modules=["apm_m", "acpa"]), query, supports, masks)
+    model.learner.requires_grad_(False)
+    batches = [[torch.stack([t, t.roll(n, -2)]) for t in (supports, masks)] for n in (5, 9)]
+    runner = Runner()
+    with precision("float32", CUDA):
+        here = [adapt(model, *batch, 3, 0.05, pairs=pairs) for batch in batches]
+        model = model.to(CUDA)
+        moved = [[t.to(CUDA) for t in batch] for batch in batches]
+        there = [adapt(model, *batch, 3, 0.05, pairs=pairs, runner=runner) for batch in moved]
+    assert isinstance(runner._kept[1], Recording)
+    assert "not captured" not in capsys.readouterr().out
+    for mine, theirs in zip(here, there, strict=True):
+        torch.testing.assert_close(theirs.losses, mine.losses, rtol=1e-4, atol=0)
+        for a, b in zip(mine.optimiser.means, theirs.optimiser.means, strict=True):
+            assert (a.cpu() - b.cpu()).norm() < 0.02 * a.cpu().norm()
 
 
 @pytest.fixture

@@ -92,12 +92,11 @@ def test_a_step_never_waits_for_the_gpu_and_takes_as_many_kernels_for_many_episo
             adaptation.step()
             assert not counted.waits
             found.append(sum(counted.kernels.values()))
-    print(variant, how, shots, found)
     assert found[1] <= found[0] + 20
     assert 0 < found[0] <= most
 
 
-def test_a_step_of_source_training_never_waits_for_the_gpu():
+def test_a_step_of_source_training_waits_for_positions_inside_masks_alone():
     torch.manual_seed(0)
     settings = {"backbone": "efficientnet_lite0", "image_size": 64, "learning_rate": 1e-3}
     pictures, generator = on_device.Pictures(), np.random.RandomState(0)
@@ -109,9 +108,8 @@ def test_a_step_of_source_training_never_waits_for_the_gpu():
         counted.waits.clear()
         counted.kernels.clear()
         training._step(trainee, batch, generator)
-        print("training", sum(counted.kernels.values()), dict(counted.waits))
-        # The positions inside masks, which change with the batch: their number, and their windows.
-        assert set(counted.waits) <= {"to the processor", "aten::nonzero", "aten.nonzero.default"}
+        # Their numbers and their windows, at three strides; neither loss nor counts.
+        assert dict(counted.waits) == {"to the processor": 3, "aten.nonzero.default": 6}
 
 
 @pytest.mark.parametrize("cache", [0.0, 2e9])

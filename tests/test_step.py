@@ -82,9 +82,9 @@ def assert_equal(mine, theirs):
     torch.testing.assert_close(mine.losses, theirs.losses, rtol=1e-5, atol=1e-6)
     for kind in ("means", "squares"):
         for a, b in zip(getattr(mine.optimiser, kind), getattr(theirs.optimiser, kind), strict=True):
-            assert (a - b).norm() < 1e-3 * b.norm()
+            assert (a - b).norm() < 5e-3 * b.norm()  # all positions, or those inside: other sums
     for a, b in zip(mine.optimiser.parameters, theirs.optimiser.parameters, strict=True):
-        assert (a - b).norm() < 1e-3 * b.norm()
+        assert (a - b).norm() < 5e-3 * b.norm()  # all positions, or those inside: other sums
     assert mine.optimiser.steps == theirs.optimiser.steps
 
 

@@ -273,9 +273,10 @@ class Adaptation:
         queries, supports = queries.flatten(0, 1), supports.flatten(0, 1)  # (n * E, S, S)
         fixed = self._runner.fixed(supports.device)
         plane = None if fixed else SupportPlane.of(supports, size)
-        encodings = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+        fine, middle = (torch.cat([self._encode(level, *p) for p in pairs]) for level in (FINE, MIDDLE))
+        finer = self.model.learner.prepare(fine, middle)
         # The "query" is a support, whose mask is known.
-        return Turn(tuple(encodings), resize_masks(supports, size), plane, queries.long(), queries)
+        return Turn(finer, resize_masks(supports, size), plane, queries.long(), queries)
 
     def _encode(self, level: int, query: int, support: int) -> Tensor:
         """Encoding of one stride for one pair: one at a time, since the stride-8 correlations are large."""

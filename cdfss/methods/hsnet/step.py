@@ -24,13 +24,13 @@ class Turn(NamedTuple):
     """What the loss of n pairs of each of E episodes depends on, and steps do not change.
 
     Attributes:
-        encodings: of stride 8 and 16, (n * E, 128, m, m, h, w).
+        finer: of stride 8 and 16, what `HypercorrelationLearner.prepare` makes of encodings of n * E.
         mask: of the supports at stride 32, (n * E, 1, h, w).
         plane: the same with the positions inside; None takes all, so that no shape depends on masks.
         target: masks (n * E, S, S) of the queries, which are to be hit, and of those the modules' as float.
     """
 
-    encodings: tuple[Tensor, Tensor]
+    finer: tuple[Tensor, Tensor]
     mask: Tensor
     plane: SupportPlane | None
     target: Tensor
@@ -92,7 +92,7 @@ class Step(nn.Module):
         queries, supports = (picked(maps, numbers) for numbers in zip(*pairs, strict=True))
         plane = turn.plane or SupportPlane(turn.mask, None)
         encoded = model.squeeze(COARSE, queries, supports, plane, turn.shown)
-        logits = model.learner.mix(*turn.encodings, encoded)
+        logits = model.learner.mix_prepared(*turn.finer, encoded)
         maps = queries[-1].flatten(0, 1)
         return loss_of(model, logits, maps, turn.target, self.information, len(pairs), number)
 

@@ -71,6 +71,13 @@ def model_of(variant):
     return model
 
 
+class AllPositions(Runner):
+    """Plain steps of the shapes that are recorded: those of masks are summed otherwise."""
+
+    def fixed(self, device):
+        return True
+
+
 def tuned(model, runner, episodes, steps=3, rate=0.05, **how):
     adaptation = Adaptation(model, *episodes, rate, runner=runner, **how)
     for _ in range(steps):
@@ -82,9 +89,9 @@ def assert_equal(mine, theirs):
     torch.testing.assert_close(mine.losses, theirs.losses, rtol=1e-5, atol=1e-6)
     for kind in ("means", "squares"):
         for a, b in zip(getattr(mine.optimiser, kind), getattr(theirs.optimiser, kind), strict=True):
-            assert (a - b).norm() < 5e-3 * b.norm()  # all positions, or those inside: other sums
+            assert (a - b).norm() < 1e-3 * b.norm()
     for a, b in zip(mine.optimiser.parameters, theirs.optimiser.parameters, strict=True):
-        assert (a - b).norm() < 5e-3 * b.norm()  # all positions, or those inside: other sums
+        assert (a - b).norm() < 1e-3 * b.norm()
     assert mine.optimiser.steps == theirs.optimiser.steps
 
 
@@ -94,7 +101,7 @@ def test_a_recorded_step_serves_the_episodes_that_follow(variant, how):
     model, runner = model_of(variant), Runner(record=record)
     for seed in (0, 3):
         ours = tuned(model, runner, episodes_of(2, 3, seed), **how)
-        assert_equal(ours, tuned(model, None, episodes_of(2, 3, seed), **how))
+        assert_equal(ours, tuned(model, AllPositions(), episodes_of(2, 3, seed), **how))
     assert record.made == 1
 
 
@@ -105,19 +112,19 @@ def test_adaptations_that_take_turns_keep_their_own_state():
         for adaptation in pair:
             adaptation.step()
     for adaptation, seed in zip(pair, (0, 3), strict=True):
-        assert_equal(adaptation, tuned(model, None, episodes_of(2, 2, seed)))
+        assert_equal(adaptation, tuned(model, AllPositions(), episodes_of(2, 2, seed)))
     assert record.made == 1
 
 
 def test_a_recording_goes_on_with_moments_and_parameters_that_are_not_tuned():
     model = model_of("apm_m_acpa")
-    before = tuned(model, None, episodes_of(2), trained=["apm_m"])
+    before = tuned(model, AllPositions(), episodes_of(2), trained=["apm_m"])
 
     def on(runner):
         first = tuned(before.model, runner, episodes_of(2), trained=["apm_m"], optimiser=before.optimiser)
         return tuned(first.model, runner, episodes_of(2, seed=3), trained=["acpa"])
 
-    assert_equal(on(Runner(record=record)), on(None))
+    assert_equal(on(Runner(record=record)), on(AllPositions()))
 
 
 def test_other_numbers_of_episodes_let_go_of_the_recording():
@@ -151,7 +158,7 @@ def test_results_of_a_replay_that_reads_old_inputs_are_noticed(monkeypatch):
 
     monkeypatch.setattr(Recording, "__call__", call)
     with pytest.raises(AssertionError):
-        assert_equal(tuned(model, runner, episodes_of(2)), tuned(model, None, episodes_of(2)))
+        assert_equal(tuned(model, runner, episodes_of(2)), tuned(model, AllPositions(), episodes_of(2)))
 
 
 def test_the_whole_model_is_tuned_plainly_and_says_so_once(capsys):
@@ -185,5 +192,5 @@ def test_a_capture_that_fails_leaves_the_plain_step_but_a_lack_of_memory_is_told
         with pytest.raises(torch.OutOfMemoryError):
             tuned(model, runner, episodes_of(2))
         return
-    assert_equal(tuned(model, runner, episodes_of(2)), tuned(model, None, episodes_of(2)))
+    assert_equal(tuned(model, runner, episodes_of(2)), tuned(model, AllPositions(), episodes_of(2)))
     assert capsys.readouterr().out == f"steps are not captured in a CUDA graph: {words}\n"

@@ -123,9 +123,10 @@ def test_rows_and_masks_survive_the_files(checkpoint, data, tmp_path):
     costs = [{key: row[key] for key in results.KEY} | {"seconds": 0.5, "device": "cpu"} for row in records]
     settings = settings_of("apm_m_acpa")
     facts = evaluate.origin(settings, *data, "rows")
-    facts |= evaluate.origin_of_given(method_of(settings, checkpoint).given, "float32")
     paths = [tmp_path / name for name in ("rows/r.parquet", "p.parquet", "c.parquet")]
-    evaluate.save((records, costs, masks), facts, *paths)
+    results.save(records, paths[0], facts)
+    results.save_predictions(masks, paths[1], facts)
+    results.save(costs, paths[2], facts, results.COST)
     loaded = results.load(tmp_path)
     assert results.with_cost(loaded, paths[2:])["seconds"].eq(0.5).all()
     assert loaded["intersection_foreground"].tolist() == rows["intersection_foreground"].tolist()
@@ -284,6 +285,7 @@ def test_on_a_gpu_the_first_episode_tells_how_many_fit(monkeypatch, capsys):
         monkeypatch.setattr(torch.cuda, name, lambda *_, a=answer: a)
     at_once = evaluate.BatchSize(Stand(None, torch.device("cuda")), "auto")
     assert at_once.number == 1
+    at_once.begin()
     at_once.done()
     at_once.done()
     assert at_once.number == 5

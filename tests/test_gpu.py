@@ -98,7 +98,9 @@ def files(data, tmp_path, monkeypatch):
 def evaluated(folder, device, settings, files, checkpoint, at_once):
     paths = [folder / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
     compute = {"device": device, "compile": False, "episodes_at_once": at_once}
-    evaluate.run(settings | {"shard": 0, "shards": 1}, *files, checkpoint, None, *paths, compute)
+    settings = settings | {"shard": 0, "shards": 1}
+    variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
+    evaluate.run(variants, *files, *([path] for path in paths), folder / "kept", compute)
     return results.load(paths[0])
 
 
@@ -115,6 +117,16 @@ def test_the_evaluation_job_gives_the_rows_of_the_processor(variant, files, chec
     assert facts["gpu"] == torch.cuda.get_device_name(0)
 
 
+def measured(kind, settings, files, checkpoint, path, compute):
+    """A job of `measurement`."""
+    kept = path.with_suffix("")
+    if kind == "filtering":
+        measurement.filtering(settings, *files, checkpoint, None, path, kept, compute)
+    else:
+        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
+        measurement.features(variants, *files, [path], kept, compute)
+
+
 @pytest.mark.parametrize("kind", ["features", "filtering"])
 def test_measuring_jobs_give_the_numbers_of_the_processor(kind, files, checkpoint, tmp_path):
     settings = settings_of("apm_m_acpa" if kind == "features" else "baseline")
@@ -122,7 +134,7 @@ def test_measuring_jobs_give_the_numbers_of_the_processor(kind, files, checkpoin
     for device in ("cpu", "cuda"):
         path = tmp_path / f"{device}.parquet"
         compute = {"device": device, "compile": False}
-        getattr(measurement, kind)(settings, *files, checkpoint, None, path, compute)
+        measured(kind, settings, files, checkpoint, path, compute)
     here, there = (measurement.load(tmp_path / f"{device}.parquet") for device in ("cpu", "cuda"))
     for column in ("support_information", "query_information", *(["cka"] if kind == "features" else [])):
         np.testing.assert_allclose(there[column], here[column], rtol=0.02, err_msg=column)

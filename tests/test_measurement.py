@@ -26,6 +26,14 @@ def files(data, tmp_path):
     return tmp_path / "index.parquet", tmp_path / "episodes.parquet"
 
 
+def measured(settings, files, checkpoint, path):
+    """The features of one variant, in a job of its own."""
+    one = {"settings": settings, "checkpoint": checkpoint, "weights": None}
+    kept = path.parent / "kept"
+    measurement.features({settings["variant"]: one}, *files, [path], kept, COMPUTE)
+    return measurement.load([path])
+
+
 def pictures_of(data, episode, facts):
     rows = (episode.query_row, *episode.support_rows)
     read = [data[0].read(data[0].rows.loc[row], SIZE) for row in rows]
@@ -41,15 +49,14 @@ def weighted(model, maps):
 def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path):
     settings = settings_of("apm_m_acpa")
     path = tmp_path / "features.parquet"
-    measurement.features(settings | {"episodes": 2}, *files, checkpoint, None, path, COMPUTE)
-    measured = measurement.load([path])
-    assert measured["episode"].tolist() == [0, 1]
+    found = measured(settings | {"episodes": 2}, files, checkpoint, path)
+    assert found["episode"].tolist() == [0, 1]
     assert json.loads(pq.read_schema(path).metadata[b"cdfss"])["settings"]["episodes"] == 2
     # The last step is what evaluation finds, step 0 insertion alone.
     rows, _ = rows_of("apm_m_acpa", checkpoint, data)
     rows = rows.set_index("episode")
     model = method_of(settings, checkpoint).model
-    for line, listed in zip(measured.itertuples(), data[1].iloc[[0, 1]].itertuples(), strict=True):
+    for line, listed in zip(found.itertuples(), data[1].iloc[[0, 1]].itertuples(), strict=True):
         assert line.step.tolist() == [0, 1, 2]
         assert line.step_intersection[-1] == rows.at[line.episode, "intersection_foreground"]
         assert line.step_union[-1] == rows.at[line.episode, "union_foreground"]
@@ -82,18 +89,17 @@ def test_features_are_those_of_the_tuned_model(data, files, checkpoint, tmp_path
 def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoint, tmp_path):
     path = tmp_path / "features.parquet"
     settings = settings_of("baseline") | {"episodes": 100}
-    measurement.features(settings, *files, checkpoint, None, path, COMPUTE)
-    measured = measurement.load([path])
-    assert len(measured) == 4
-    assert not measured["factors"].str.len().any()
-    assert [steps.tolist() for steps in measured["step"]] == [[0]] * 4
-    assert (measured["similarity"].map(np.max) <= 1 + 1e-5).all()
+    found = measured(settings, files, checkpoint, path)
+    assert len(found) == 4
+    assert not found["factors"].str.len().any()
+    assert [steps.tolist() for steps in found["step"]] == [[0]] * 4
+    assert (found["similarity"].map(np.max) <= 1 + 1e-5).all()
 
 
 def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):
     path = tmp_path / "filtered.parquet"
     settings = settings_of("baseline") | {"episodes": 2, "radius": 0.2, "fill": "zero"}
-    measurement.filtering(settings, *files, checkpoint, None, path, COMPUTE)
+    measurement.filtering(settings, *files, checkpoint, None, path, tmp_path / "kept", COMPUTE)
     filtered = measurement.load([path])
     assert filtered.groupby("episode").size().eq(9).all()
     rows, _ = rows_of("baseline", checkpoint, data)

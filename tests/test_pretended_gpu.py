@@ -145,12 +145,24 @@ def test_the_evaluation_job_keeps_to_one_device(variant, job, checkpoint, tmp_pa
 
     def call(device, index, listed):
         files = [tmp_path / device.type / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
-        evaluate.run(settings, index, listed, checkpoint, None, *files, COMPUTE)
+        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
+        kept = tmp_path / device.type / "kept"
+        evaluate.run(variants, index, listed, *([file] for file in files), kept, COMPUTE)
 
     job(call)
     here, there = (results.load(tmp_path / kind / "rows.parquet") for kind in ("cpu", GPU.type))
     assert_same_rows(here, there, 1e-4, 3)
     assert results.facts(tmp_path / GPU.type / "rows.parquet")["device"] == GPU.type
+
+
+def measured(kind, settings, files, checkpoint, path, compute):
+    """A job of `measurement`."""
+    kept = path.with_suffix("")
+    if kind == "filtering":
+        measurement.filtering(settings, *files, checkpoint, None, path, kept, compute)
+    else:
+        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
+        measurement.features(variants, *files, [path], kept, compute)
 
 
 @pytest.mark.parametrize("kind", ["features", "filtering"])
@@ -160,7 +172,7 @@ def test_measuring_jobs_keep_to_one_device(kind, job, checkpoint, tmp_path):
 
     def call(device, index, listed):
         path = tmp_path / f"{device.type}.parquet"
-        getattr(measurement, kind)(settings, index, listed, checkpoint, None, path, COMPUTE)
+        measured(kind, settings, (index, listed), checkpoint, path, COMPUTE)
 
     job(call)
     here, there = (measurement.load(tmp_path / f"{kind}.parquet") for kind in ("cpu", GPU.type))

@@ -2,27 +2,25 @@
 
 import collections
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
-from cdfss.backbones.facts import facts_of
 from cdfss.data import metrics
 from cdfss.data.episodes import identity, load_of, shard
 from cdfss.data.index import Index
 from cdfss.data.index import load as load_index
 from cdfss.errors import CdfssError
-from cdfss.evaluation import results
-from cdfss.methods import calling, known, source
-from cdfss.methods.contract import Given, Method
+from cdfss.evaluation import results, together
+from cdfss.methods import calling, known
+from cdfss.methods.contract import Method
 from cdfss.running import devices, provenance
-from cdfss.running.files import file_hash
 from cdfss.running.progress import Progress
 
 MOST_AT_ONCE = 64  # episodes
+SCHEMAS = {"rows": results.SCHEMA, "predictions": results.PREDICTIONS, "cost": results.COST}
 
 
 class OneByOne:
@@ -38,6 +36,9 @@ class OneByOne:
         """
         raise CdfssError(f"out of memory with a single episode ({error}); {devices.SMALLER}")
 
+    def begin(self) -> None:
+        """A batch comes."""
+
     def done(self) -> None:
         """A batch is done."""
 
@@ -45,66 +46,83 @@ class OneByOne:
 ONE_BY_ONE = OneByOne()
 
 
-def evaluate(
-    settings: dict,
-    index: Index,
-    episodes: pd.DataFrame,
-    method: Method,
-    at_once: "OneByOne" = ONE_BY_ONE,
-    readers: int = 1,
-    gpu: str | None = None,
-) -> tuple[list[dict], list[dict], dict[int, np.ndarray]]:
-    """Rows, what they cost, and predicted masks (S, S) bool by episode, of a list of episodes.
+class Evaluation:
+    """One method on a list, batch by batch.
 
     Args:
         settings: `Jobs.evaluation_settings`.
         at_once: says how many episodes are handed to the method.
-        readers: threads that read pictures while the method works.
         gpu: name of the one that the method computes on.
+        records: to which rows, cost and predictions are added, as their files hold them.
     """
-    rows, costs, masks = [], [], {}
-    title = f"{settings['domain']}, {settings['variant']}, {settings['shot']}-shot: episodes"
-    progress = Progress(title, len(episodes))
-    device = "cpu" if method.given.device is None else method.given.device.type
-    rate = settings["settings"].get("learning_rate")  # of anyone's own method it may be anything
-    of_list = {key: settings.get(key) for key in ("domain", "variant", "shot", "seed", "source")}
-    coming = _read_ahead(index, episodes, settings["image_size"], readers, at_once, method.looks)
-    waiting: list = []
-    while True:
-        waiting += itertools.islice(coming, max(0, at_once.number - len(waiting)))
-        if not waiting:
-            break
-        batch = waiting[: at_once.number]
+
+    def __init__(
+        self,
+        settings: dict,
+        method: Method,
+        at_once: "OneByOne" = ONE_BY_ONE,
+        gpu: str | None = None,
+        records: dict[str, list[dict]] | None = None,
+    ):
+        self.settings, self.method, self.at_once = settings, method, at_once
+        self.records = {kind: [] for kind in SCHEMAS} if records is None else records
+        self.device = "cpu" if method.given.device is None else method.given.device.type
+        self.gpu = gpu
+
+    def take(self, waiting: list) -> None:
+        """Segment episodes with their pictures, as `blocks` yields them, in batches.
+
+        The seconds in `cost` are what the variant took: of what several variants of a job share, such as
+        features of the backbone, those of the first one that needed it.
+        """
+        while waiting:
+            self.at_once.begin()
+            batch = waiting[: self.at_once.number]
+            lacked = None
+            try:
+                self._take(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not devices.ran_out_of_memory(error):
+                    raise
+                lacked = str(error).split("\n")[0]
+            if lacked is not None:  # the error is gone, and with it the batch that its traceback held
+                self.at_once.too_large(len(batch), lacked)
+                continue
+            self.at_once.done()
+            waiting = waiting[len(batch) :]
+
+    def _take(self, batch: list) -> None:
+        settings, method = self.settings, self.method
         listed, pictures = zip(*batch)
         queries, truths, voids, own, supports, support_masks = map(np.stack, zip(*pictures))
-        lacked = None
         try:
             found = calling.segment(settings["method"], method, supports, support_masks, queries, truths)
-        except (RuntimeError, MemoryError) as error:
-            if not devices.ran_out_of_memory(error):
-                raise
-            lacked = str(error).split("\n")[0]
-        if lacked is not None:  # the error is gone here, and with it the batch that its traceback held
-            at_once.too_large(len(batch), lacked)
-            continue
-        waiting = waiting[len(batch) :]
-        at_once.done()
+            added, tuned = calling.parameters(settings["method"], method)
+        finally:
+            method.forget()
         cost = {
             "seconds": found.fit_seconds + found.predict_seconds,
             "fit_seconds": found.fit_seconds,
             "predict_seconds": found.predict_seconds,
-            "peak_memory_mb": devices.peak_memory_mb(device),
-            "device": gpu or device,
+            "peak_memory_mb": devices.peak_memory_mb(self.device),
+            "device": self.gpu or self.device,
         }
-        added, tuned = calling.parameters(settings["method"], method)
+        rate = settings["settings"].get("learning_rate")  # of anyone's own method it may be anything
+        of_list = {key: settings.get(key) for key in ("domain", "variant", "shot", "seed", "source")}
         intersections, unions = metrics.counts(found.masks, truths, voids)
         for number, episode in enumerate(listed):
             key = of_list | {"episode": episode.episode}
             losses = found.losses[number]
             if not np.isfinite(losses).all():
-                print(f"episode {episode.episode}: the loss is not finite; is the learning rate too high?")
-            costs.append(key | cost)
-            rows.append(
+                print(
+                    f"{settings['variant']}, episode {episode.episode}: the loss is not finite; is the "
+                    "learning rate too high?"
+                )
+            self.records["cost"].append(key | cost)
+            self.records["predictions"].append(
+                {"episode": episode.episode, "mask": results.encoded(found.masks[number])}
+            )
+            self.records["rows"].append(
                 {
                     **key,
                     "class_id": episode.class_id,
@@ -124,20 +142,54 @@ def evaluate(
                     **{what: int(values[number]) for what, values in found.counts.items()},
                 }
             )
-            masks[episode.episode] = found.masks[number]
-            progress.step()
-    return rows, costs, masks
 
 
-def _read_ahead(
-    index: Index, episodes: pd.DataFrame, size: int, readers: int, at_once: OneByOne, looks: bool
-):
-    """Episodes in order with their pictures, a batch of them read by other threads before its turn.
+def evaluate(
+    settings: dict,
+    index: Index,
+    episodes: pd.DataFrame,
+    method: Method,
+    at_once: "OneByOne" = ONE_BY_ONE,
+    readers: int = 1,
+    gpu: str | None = None,
+) -> tuple[list[dict], list[dict], dict[int, np.ndarray]]:
+    """Rows, what they cost, and predicted masks (S, S) bool by episode, of one method on a list.
 
-    Yields (episode, (query (S, S, 3), truth, void (S, S), own (2, S, S), supports (k, S, S, 3), masks
-    (k, S, S))), where `own` is the query's mask at its own size (`Index.read_whole_mask`).
+    Args:
+        settings, at_once, gpu: as `Evaluation`.
+        readers: threads that read pictures while the method works.
     """
+    one = Evaluation(settings, method, at_once, gpu)
+    progress = Progress(_title(settings, settings["variant"]), len(episodes))
+    size = settings["image_size"]
+    for block in blocks(index, episodes, size, readers, lambda: at_once.number, method.looks):
+        one.take(block)
+        progress.step(steps=len(block))
+    masks = {record["episode"]: results.decoded(record["mask"]) for record in one.records["predictions"]}
+    return one.records["rows"], one.records["cost"], masks
 
+
+def _title(settings: dict, what: str) -> str:
+    return f"{settings['domain']}, {what}, {settings['shot']}-shot: episodes"
+
+
+def blocks(
+    index: Index,
+    episodes: pd.DataFrame,
+    size: int,
+    readers: int,
+    number: Callable[[], int],
+    looks: bool = True,
+):
+    """Blocks of episodes in order with their pictures, the next one read by other threads before its turn.
+
+    Yields lists of (episode, (query (S, S, 3), truth, void (S, S), own (2, S, S), supports (k, S, S, 3),
+    masks (k, S, S))), where `own` is the query's mask at its own size (`Index.read_whole_mask`).
+
+    Args:
+        number: of episodes in a block, as it is then; 0 ends it.
+        looks: whether anyone looks at pictures; else they are black, and are not read.
+    """
     black = np.zeros((size, size, 3), np.uint8)
 
     def read(episode):
@@ -148,15 +200,20 @@ def _read_ahead(
         return *query, np.stack(pictures[1:]), np.stack(masks)
 
     with ThreadPoolExecutor(readers) as reader:
-        waiting = collections.deque()
-        try:
-            for episode in episodes.itertuples():
+        coming, waiting = episodes.itertuples(), collections.deque()
+
+        def ask():
+            for episode in itertools.islice(coming, max(0, number() - len(waiting))):
                 waiting.append((episode, reader.submit(read, episode)))
-                if len(waiting) > at_once.number:
-                    listed, pictures = waiting.popleft()
-                    yield listed, pictures.result()
-            for listed, pictures in waiting:  # the last ones
-                yield listed, pictures.result()
+
+        try:
+            ask()
+            while waiting and number():
+                ask()  # there may be more in a block than when it was asked for
+                block = [waiting.popleft() for _ in range(min(number(), len(waiting)))]
+                block = [(listed, pictures.result()) for listed, pictures in block]
+                ask()
+                yield block
         finally:
             reader.shutdown(cancel_futures=True)
 
@@ -179,11 +236,14 @@ class BatchSize(OneByOne):
         self.measures = wanted == "auto" and not alone
         self.number = 1 if wanted == "auto" or alone else min(wanted, most)
         self.most = most
+
+    def begin(self) -> None:
+        """A batch comes; before the first one the memory is looked at, if that is measured."""
         if self.measures:
             import torch
 
-            self.before = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def done(self) -> None:
         """A batch is done; the first one decides where memory is measured."""
@@ -241,79 +301,85 @@ def origin(settings: dict, index: Index, listed: pd.DataFrame, kind: str) -> dic
     return made_from | code | provenance.made_with("numpy", "pillow") | {"device": "cpu"}
 
 
-def origin_of_given(given: Given, precision: str) -> dict:
-    """What there is to say besides, of numbers of a method that computes on a device."""
-    import torch
-
-    found = {"torch": torch.__version__, "device": given.device.type, "precision": precision}
-    if given.backbone is not None:
-        found["backbone"] = given.backbone
-        library = facts_of(given.backbone).library
-        found |= {library: version(library)}
-    if given.weights is not None:
-        found["weights"] = file_hash(given.weights)[:16]
-    if given.checkpoint is not None:
-        found["checkpoint"] = source.identity(given.checkpoint)
-        found["training"] = source.training(given.checkpoint)
-    if given.device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(given.device)
-    return found
-
-
-def save(evaluated, facts: dict, rows_path, predictions_path, cost_path) -> None:
-    """Write what `evaluate` returns, each file with its facts."""
-    rows, costs, masks = evaluated
-    results.save_predictions(masks, predictions_path, facts)
-    results.save(costs, cost_path, facts, results.COST)
-    results.save(rows, rows_path, facts)
-
-
 def run(
-    settings: dict,
+    variants: dict[str, dict],
     index_path,
     episodes_path,
-    checkpoint,
-    weights,
-    rows,
-    predictions,
-    cost,
+    rows: list,
+    predictions: list,
+    cost: list,
+    kept,
     compute: dict,
     readers: int = 1,
 ) -> None:
-    """The job of one (domain, variant, shot, seed, source, shard): files in, files out.
+    """The job of all variants of one (domain, shot, seed, source, shard): files in, files out.
+
+    Pictures are read once for all, and what variants share is computed once (`cdfss.evaluation.together`).
 
     Args:
-        settings: `Jobs.evaluation_settings`, shard and shards.
-        checkpoint, weights: None for a method that does not need them.
+        variants: by name; of each "settings", `Jobs.evaluation_settings` with shard and shards, and the
+            files "checkpoint" and "weights", None where the method does not need them.
+        rows, predictions, cost: paths to write, in the order of the variants.
+        kept: folder in which finished and unfinished variants survive a job that is killed or repeated.
+            What is there and would be made alike now is taken from there.
         compute: `Jobs.compute_settings`.
         readers: threads that read pictures beside a GPU.
+
+    Raises:
+        CdfssError: when a variant fails, once the others are finished and kept; and as `load_index` and
+            `load_of`.
     """
-    with ExitStack() as stack:
-        given = given_of(settings, checkpoint, weights, compute, stack)
-        method = calling.build(settings["method"], settings["settings"], given)
-        index = load_index(index_path)
-        listed = load_of(episodes_path, index)
-        facts = origin(settings, index, listed, "rows")
-        if given.device is not None:
-            facts |= origin_of_given(given, settings["precision"])
-        how = {
-            "at_once": BatchSize(method, compute["episodes_at_once"]),
-            # On a processor the method needs the cores, and reading is a small part of it.
-            "readers": readers if facts["device"] == "cuda" else 1,
-            "gpu": facts.get("gpu"),
-        }
-        listed = shard(listed, settings["shard"], settings["shards"])
-        save(evaluate(settings, index, listed, method, **how), facts, rows, predictions, cost)
+    index = load_index(index_path)
+    listed = load_of(episodes_path, index)
+
+    def of_shard(settings):
+        return shard(listed, settings["shard"], settings["shards"])["episode"].tolist()
+
+    together.run(
+        variants,
+        kept,
+        SCHEMAS,
+        {"rows": rows, "predictions": predictions, "cost": cost},
+        of_shard,
+        lambda settings: origin(settings, index, listed, "rows"),
+        compute,
+        lambda members: _evaluate(members, index, listed, compute["episodes_at_once"], readers),
+    )
 
 
-def given_of(settings: dict, checkpoint, weights, compute: dict, stack: ExitStack) -> Given:
-    """What the run gives to a method; a device is held, and its precision set, until the stack ends."""
-    given = {"image_size": settings["image_size"], "seed": settings["seed"]}
-    if known.find(settings["method"]).needs == "nothing":
-        return Given(**given)
-    from cdfss.running.precision import precision
+def _evaluate(members: list, index: Index, listed: pd.DataFrame, wanted: int | str, readers: int) -> None:
+    """Evaluate members of a job on what they lack."""
+    lacking = {member.name: member.lacking for member in members}
+    evaluations = {
+        member.name: Evaluation(
+            member.settings,
+            member.method,
+            BatchSize(member.method, wanted),
+            member.facts.get("gpu"),
+            member.records,
+        )
+        for member in members
+    }
 
-    chosen = stack.enter_context(devices.device(compute["device"]))
-    stack.enter_context(precision(settings["precision"], chosen))
-    given |= {"device": chosen, "backbone": settings.get("backbone"), "weights": weights}
-    return Given(**given, checkpoint=checkpoint, compile=compute["compile"])
+    def number():
+        at_work = [evaluations[member.name].at_once.number for member in members if not member.failed]
+        return max(at_work, default=0)
+
+    first = members[0].settings
+    what = members[0].name if len(members) == 1 else f"{len(members)} variants"
+    progress = Progress(_title(first, what), sum(map(len, lacking.values())))
+    # On a processor the methods need the cores, and reading is a small part of it.
+    readers = readers if any(member.facts["device"] == "cuda" for member in members) else 1
+    looks = any(member.method.looks for member in members)
+    union = listed[listed["episode"].isin(set().union(*lacking.values()))]
+    for block in blocks(index, union, first["image_size"], readers, number, looks):
+        for member in members:
+            mine = [episode for episode in block if episode[0].episode in lacking[member.name]]
+            if member.failed or not mine:
+                continue
+            with member.trying():
+                evaluations[member.name].take(mine)
+                progress.step(steps=len(mine))
+                member.save(together.EVERY)
+            if member.failed:
+                del evaluations[member.name]

@@ -5,7 +5,6 @@ after all modules, of the whole picture. (In the model the support mask comes be
 rows an episode: the source model on pictures filtered in nine ways.
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -165,13 +164,20 @@ def steps_to_show(steps: int) -> list[int]:
     return sorted({*shown, steps})
 
 
-def features(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
-    """The job that measures the features of one variant of HSNet on one domain.
+def features(
+    variants: dict[str, dict], index_path, episodes_path, paths: list, kept, compute: dict
+) -> None:
+    """The job that measures the features of variants of HSNet on one domain.
 
     Args:
-        settings: `Jobs.analysis_settings`.
-        path: of the file to write, with the columns of FEATURES.
+        variants: by name; of each "settings", `Jobs.analysis_settings`, and the files "checkpoint" and
+            "weights".
+        paths: of the files to write, in the order of the variants, with the columns of FEATURES.
+        kept: folder for what survives the job, as in `evaluate.run`.
         compute: `Jobs.compute_settings`.
+
+    Raises:
+        CdfssError: as `evaluate.run`.
     """
 
     def measure(method, pictures):
@@ -198,16 +204,15 @@ def features(settings: dict, index_path, episodes_path, checkpoint, weights, pat
                 "step": shown,
                 "step_intersection": intersections.tolist(),
                 "step_union": unions.tolist(),
-                "variant": settings["variant"],
             }
         ]
 
-    _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FEATURES, path
-    )
+    _every_episode(variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES)
 
 
-def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
+def filtering(
+    settings: dict, index_path, episodes_path, checkpoint, weights, path, kept, compute: dict
+) -> None:
     """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
 
     Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
@@ -216,6 +221,7 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
     Args:
         settings: `Jobs.filtering_settings`.
         path: of the file to write, with the columns of FILTERED: nine rows an episode.
+        kept: folder for what survives the job, as in `evaluate.run`.
         compute: `Jobs.compute_settings`.
     """
 
@@ -250,9 +256,8 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
                 )
         return rows
 
-    _every_episode(
-        settings, index_path, episodes_path, checkpoint, weights, compute, measure, FILTERED, path
-    )
+    model = {"source": {"settings": settings, "checkpoint": checkpoint, "weights": weights}}
+    _every_episode(model, index_path, episodes_path, [path], kept, compute, measure, FILTERED)
 
 
 def measured(model, query, support, mask, truth) -> dict:
@@ -316,43 +321,64 @@ def _information(support_maps, query_maps) -> dict:
 
 
 def _every_episode(
-    settings, index_path, episodes_path, checkpoint, weights, compute, measure, schema, path
+    variants: dict[str, dict], index_path, episodes_path, paths, kept, compute: dict, measure, schema
 ):
-    """Rows of `measure` for episodes of a list, written to `path`.
+    """Rows of `measure` for episodes of a list, of each variant written to its path.
 
     `measure` takes the method, `cdfss.methods.hsnet`, and the pictures of an episode on its device: query
     (3, S, S), supports (k, 3, S, S), their masks (k, S, S), the query's truth and void (S, S) in NumPy.
     """
-    import torch
-
-    from cdfss.backbones.normalisation import normalise
     from cdfss.data import episodes
     from cdfss.data import index as indexes
-    from cdfss.evaluation.evaluate import given_of, origin, origin_of_given
-    from cdfss.methods import calling
-    from cdfss.running.progress import Progress
+    from cdfss.evaluation import together
+    from cdfss.evaluation.evaluate import origin
 
     index = indexes.load(index_path)
     whole = episodes.load_of(episodes_path, index)
-    listed = of_every_class(whole, settings["episodes"])
-    progress = Progress(f"{settings['domain']}: episodes measured", len(listed))
-    rows = []
-    with ExitStack() as stack:
-        given = given_of(settings, checkpoint, weights, compute | {"compile": False}, stack)
-        facts = origin(settings, index, whole, "measurements")
-        facts |= origin_of_given(given, settings["precision"])
-        method = calling.build(settings["method"], settings["settings"], given)
-        for episode in listed.itertuples():
-            numbers = (episode.query_row, *episode.support_rows)
-            read = [index.read(index.rows.loc[number], settings["image_size"]) for number in numbers]
-            images = torch.from_numpy(np.stack([image for image, _, _ in read])).to(given.device)
-            images = normalise(images, method.model.backbone.facts)
-            masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float().to(given.device)
-            _, truth, void = read[0]
-            of_list = {key: getattr(episode, key) for key in ("episode", "class_id", "class_name", "query")}
-            of_list |= {key: settings[key] for key in ("domain", "shot", "seed")}
-            of_list["supports"] = list(episode.supports)
-            for row in measure(method, (images[0], images[1:], masks, truth, void)):
-                rows.append({**of_list, **row})
-            progress.step()
-    results.save(rows, path, facts, schema)
+
+    def chosen(settings):
+        return of_every_class(whole, settings["episodes"])["episode"].tolist()
+
+    together.run(
+        variants,
+        kept,
+        {"rows": schema},
+        {"rows": paths},
+        chosen,
+        lambda settings: origin(settings, index, whole, "measurements"),
+        compute | {"compile": False},
+        lambda members: _measure(members, index, whole, measure),
+    )
+
+
+def _measure(members: list, index, listed: pd.DataFrame, measure) -> None:
+    """Measure members of a job on the episodes that they lack."""
+    import torch
+
+    from cdfss.backbones.normalisation import normalise
+    from cdfss.evaluation import together
+    from cdfss.running.progress import Progress
+
+    lacking = {member.name: member.lacking for member in members}
+    first = members[0].settings
+    what = members[0].name if len(members) == 1 else f"{len(members)} variants"
+    progress = Progress(f"{first['domain']}, {what}: episodes measured", sum(map(len, lacking.values())))
+    for episode in listed[listed["episode"].isin(set().union(*lacking.values()))].itertuples():
+        numbers = (episode.query_row, *episode.support_rows)
+        read = [index.read(index.rows.loc[number], first["image_size"]) for number in numbers]
+        pictures = torch.from_numpy(np.stack([image for image, _, _ in read]))
+        masks = torch.from_numpy(np.stack([mask for _, mask, _ in read[1:]])).float()
+        _, truth, void = read[0]
+        of_list = {key: getattr(episode, key) for key in ("episode", "class_id", "class_name", "query")}
+        of_list["supports"] = list(episode.supports)
+        for member in members:
+            if member.failed or episode.episode not in lacking[member.name]:
+                continue
+            with member.trying():
+                method, device = member.method, member.method.given.device
+                images = normalise(pictures.to(device), method.model.backbone.facts)
+                seen = images[0], images[1:], masks.to(device), truth, void
+                said = {key: member.settings.get(key) for key in ("domain", "variant", "shot", "seed")}
+                member.records["rows"] += [{**of_list, **said, **row} for row in measure(method, seen)]
+                progress.step()
+                member.save(together.EVERY)

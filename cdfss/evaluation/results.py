@@ -71,12 +71,21 @@ def save(rows: list[dict], path: str | Path, facts: dict, schema: pa.Schema = SC
 
 def save_predictions(predictions: dict[int, np.ndarray], path: str | Path, facts: dict) -> None:
     """Write predicted masks (S, S) of 0 and 1 by episode, as one-bit PNG files in a column."""
-    rows = []
-    for episode, mask in predictions.items():
-        buffer = io.BytesIO()
-        Image.fromarray(mask.astype(bool)).save(buffer, format="PNG")
-        rows.append({"episode": episode, "mask": buffer.getvalue()})
+    rows = [{"episode": episode, "mask": encoded(mask)} for episode, mask in predictions.items()]
     save(rows, path, facts, PREDICTIONS)
+
+
+def encoded(mask: np.ndarray) -> bytes:
+    """A mask (S, S) of 0 and 1 as a one-bit PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(bool)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decoded(content: bytes) -> np.ndarray:
+    """A mask (S, S) bool from its PNG file; Pillow's errors for one that is damaged."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.array(image).astype(bool)
 
 
 def load(paths) -> pd.DataFrame:
@@ -197,8 +206,7 @@ def load_predictions(paths, episodes=None) -> dict[int, np.ndarray]:
     for path in paths:
         try:
             for row in provenance.read_table(path, filters=wanted).to_pylist():
-                with Image.open(io.BytesIO(row["mask"])) as image:
-                    masks[row["episode"]] = np.array(image).astype(bool)
+                masks[row["episode"]] = decoded(row["mask"])
         except (OSError, ValueError, KeyError, SyntaxError, TypeError) as error:  # also Pillow's
             raise provenance.damaged(path, error) from error
     return masks

@@ -7,8 +7,8 @@ No module with a method imports torch at its top, but in its functions: a plan l
 `Settings` of every method of a run, and starts without torch.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -71,6 +71,19 @@ class Settings(BaseModel):
         return False
 
 
+class Shared:
+    """What the methods of a job have in common: networks and source models that are made once."""
+
+    def __init__(self):
+        self._made = {}
+
+    def once(self, key: Hashable, make: Callable):
+        """What `make()` returned when it was first asked for by this key. Nobody may change it."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
 @dataclass(frozen=True)
 class Given:
     """What a run gives to a method.
@@ -83,6 +96,7 @@ class Given:
         weights: file of its ImageNet weights; None where they are an installed package.
         checkpoint: file of the source-trained model; None unless the method needs it.
         compile: whether torch.compile may be used.
+        shared: with the other methods of a job.
     """
 
     image_size: int
@@ -92,12 +106,16 @@ class Given:
     weights: str | Path | None = None
     checkpoint: str | Path | None = None
     compile: bool = False
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False)
 
-    @cached_property
+    @property
     def network(self) -> "Backbone":
         """The frozen backbone with its ImageNet weights, on the device."""
         if self.backbone is None:
             raise CdfssError('the method asks for given.network; let it say needs = "backbone"')
+        return self.shared.once(("network", self.backbone, self.weights, self.device), self._network)
+
+    def _network(self) -> "Backbone":
         from cdfss.backbones.network import build
         from cdfss.backbones.weights import load_imagenet
 
@@ -174,6 +192,12 @@ class Method:
             pictures: (n, S, S, 3) uint8; where `batched`, (E, n, S, S, 3). Not to be changed.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict(pictures)")
+
+    def forget(self) -> None:
+        """Let go of what the last `fit` learnt, as far as it takes memory and no later one needs it.
+
+        Called when a batch is done: the methods of a job live side by side.
+        """
 
 
 def refuse_one_class(masks: np.ndarray) -> None:

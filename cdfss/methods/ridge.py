@@ -84,6 +84,11 @@ class Ridge(contract.Method):
         # The supports' classes lie at -1 and +1, where this gives 0.12 and 0.88.
         return contract.Prediction(expit(2 * margins))
 
+    def forget(self) -> None:
+        """Of what was learnt nothing stays."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
     def _learn(self, views: list[list], masks) -> None:
         """Solve for the supports: views as `_views` gives them, masks (E, k, S, S) float."""
         from cdfss.methods import regression

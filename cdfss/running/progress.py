@@ -22,9 +22,9 @@ class Progress:
         """Count steps that an earlier run has done; they do not enter the rate."""
         self.done = self.skipped = steps
 
-    def step(self, note: str = "") -> None:
-        """Count one step; print when the last line is old enough or all is done."""
-        self.done += 1
+    def step(self, note: str = "", steps: int = 1) -> None:
+        """Count steps; print when the last line is old enough or all is done."""
+        self.done += steps
         now = time.monotonic()
         if now - self.last < self.every and self.done < self.total:
             return

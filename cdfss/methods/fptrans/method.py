@@ -64,7 +64,9 @@ class Method(contract.Method):
         from cdfss.methods.fptrans import checkpoints
         from cdfss.methods.fptrans.adaptation import chain_for
 
-        self.model = checkpoints.build(given.checkpoint, given.backbone, given.weights).to(given.device)
+        files = given.checkpoint, given.backbone, given.weights
+        key = checkpoints.FORMAT, *files, given.device
+        self.model = given.shared.once(key, lambda: checkpoints.build(*files).to(given.device))
         chain = chain_for(self.model, settings.modules, settings.place, given.image_size, given.seed)
         self.chain = chain.to(given.device)
 
@@ -94,6 +96,9 @@ class Method(contract.Method):
         background, foreground = logits.unbind(2)
         probabilities = (foreground - background).sigmoid().cpu().numpy()
         return Prediction(probabilities, (foreground > background).cpu().numpy())
+
+    def forget(self):
+        self._adapted = None
 
     @property
     def losses(self):

@@ -4,12 +4,14 @@ Our files hold the learner under `learner.*` and, where it is not the stock Imag
 backbone under `backbone.network.*`. Metadata `cdfss`, as JSON: format, backbone, and what made it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cdfss.backbones.facts import facts_of
+from cdfss.backbones.network import Backbone
 from cdfss.backbones.weights import read_tensors, weights_of
 from cdfss.errors import CdfssError
 from cdfss.methods.checkpoints import check, read, state_dict_of, write
@@ -158,7 +160,7 @@ def save_published(model: HSNet, path: str | Path) -> None:
 def build(
     path: str | Path,
     backbone: str,
-    weights: str | Path | None,
+    weights: str | Path | Callable[[], Backbone] | None,
     network: type[HSNet] = HSNet,
     **arguments,
 ) -> HSNet:
@@ -166,12 +168,15 @@ def build(
 
     Args:
         weights: ImageNet file of the backbone, used when the checkpoint holds no backbone; None
-            for EfficientNet-Lite0.
+            for EfficientNet-Lite0. Or what gives the backbone then, which the model shares with others.
         arguments: modules, image_size, seed of HSNet.
     """
     state = load(path, backbone, network)
     stock = not any(key.startswith("backbone.") for key in state)
-    model = network(backbone, weights_of(backbone, weights) if stock else None, **arguments).eval()
+    if stock and callable(weights):
+        model = network(weights(), **arguments).eval()
+    else:
+        model = network(backbone, weights_of(backbone, weights) if stock else None, **arguments).eval()
     model.load_state_dict(state, strict=False)
     return _frozen(model)
 

@@ -136,17 +136,23 @@ class Method(contract.Method):
 
     def _source_model(self):
         """The source model with the variant's modules, whose first weights depend on the seed alone."""
+        given, network = self.given, self._network()
+        files = given.checkpoint, given.backbone, given.weights
+        key = network, *files, given.image_size, given.compile, given.device
+        source = given.shared.once(key, self._made_source_model)
+        return source.with_modules(self.settings.modules, given.seed)
+
+    def _made_source_model(self):
+        """The source model alone, on the device; its backbone is that of other methods, if it is stock."""
         from cdfss.methods.hsnet import checkpoints
 
         given = self.given
         model = checkpoints.build(
             given.checkpoint,
             given.backbone,
-            given.weights,
+            lambda: given.network,
             self._network(),
-            modules=self.settings.modules,
             image_size=given.image_size,
-            seed=given.seed,
         )
         return model.to(given.device)
 
@@ -199,6 +205,10 @@ class Method(contract.Method):
         masks, probabilities = of_all("masks"), of_all("probabilities")
         counts = {name: of_all(name) for name in contract.COUNTS}
         return Prediction(probabilities.astype(np.float32), masks.astype(bool), counts)
+
+    def forget(self):
+        if not self.settings.goes_on:
+            self._adapted = None
 
     def _segmented(self, queries, truths):
         """`adaptation.Segmentation` of normalised queries (E, 3, S, S), and of their masks for oracles."""

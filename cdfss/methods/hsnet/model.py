@@ -1,5 +1,6 @@
 """HSNet with modules on its deepest maps (HSNet section 4; paper section 4.1, figure 3)."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cdfss.backbones.facts import BackboneFacts, why_not_hsnet
-from cdfss.backbones.network import build
+from cdfss.backbones.network import Backbone, build
 from cdfss.backbones.weights import load_imagenet
 from cdfss.errors import CdfssError
 from cdfss.methods.hsnet.hypercorrelation import SupportPlane, hypercorrelation
@@ -22,7 +23,7 @@ class HSNet(nn.Module):
     """Few-shot segmentation by hypercorrelation squeeze, with modules such as APM on the deepest maps.
 
     Args:
-        backbone: a name of `cdfss.backbones.facts.PYRAMIDS`.
+        backbone: a name of `cdfss.backbones.facts.PYRAMIDS`; or a backbone, which is shared as it is.
         weights: path of the backbone's published weights; "imagenet" for the installed weights of
             efficientnet_lite0; None leaves the backbone random (a checkpoint may follow).
         modules: names of `cdfss.methods.modules.known`, or {name: settings}, in order. One chain of them
@@ -41,7 +42,7 @@ class HSNet(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet50",
+        backbone: str | Backbone = "resnet50",
         weights=None,
         modules: Iterable = (),
         image_size: int = 400,
@@ -50,17 +51,28 @@ class HSNet(nn.Module):
         super().__init__()
         if image_size < 32:
             raise CdfssError(f"HSNet: image_size={image_size}; expected at least 32 pixels")
-        if reason := why_not_hsnet(backbone):
+        name = backbone if isinstance(backbone, str) else backbone.name
+        if reason := why_not_hsnet(name):
             raise CdfssError(f"HSNet: {reason}")
         self.image_size = image_size
-        self.backbone_name = backbone
-        self.backbone = build(backbone)
+        self.backbone_name = name
+        self.backbone = build(backbone) if isinstance(backbone, str) else backbone
         if weights is not None:
             load_imagenet(self.backbone, None if weights == "imagenet" else weights)
         facts = self.backbone.facts
         self.learner = HypercorrelationLearner(facts.layers)
-        side = math.ceil(image_size / 32)
-        self.chain = Chain(modules, facts.coarse_channels, side, side, seed)
+        self.chain = self._chain(modules, seed)
+
+    def _chain(self, modules: Iterable, seed: int) -> Chain:
+        side = math.ceil(self.image_size / 32)
+        return Chain(modules, self.facts.coarse_channels, side, side, seed)
+
+    def with_modules(self, modules: Iterable, seed: int = 0) -> "HSNet":
+        """A model with these modules in place of its own, all else shared with this one."""
+        shared = {id(child): child for child in self.children()}
+        other = copy.deepcopy(self, memo=shared)
+        other.chain = self._chain(modules, seed).to(next(self.learner.parameters()).device)
+        return other
 
     @property
     def facts(self) -> BackboneFacts:

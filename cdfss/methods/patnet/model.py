@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from cdfss.backbones.network import Backbone
 from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation, SupportPlane, hypercorrelation
 from cdfss.methods.hsnet.model import HSNet
 from cdfss.methods.patnet.transformation import coordinates, prototypes, root, turned
@@ -32,17 +33,17 @@ class PATNet(HSNet):
     KEY = "source.patnet.checkpoint"
     SOURCE_PARTS = ("learner", "references")
 
-    def __init__(self, backbone: str = "resnet50", *others, **named):
+    def __init__(self, backbone: str | Backbone = "resnet50", *others, **named):
         super().__init__(backbone, *others, **named)
         facts = self.backbone.facts
         last = facts.coarse_channels
         # Only R R^T counts: a width need not be the maps' own, and is not where a stride has several.
-        widths = WIDTHS.get(backbone, (last // 4, last // 2, last))
+        widths = WIDTHS.get(self.backbone_name, (last // 4, last // 2, last))
         self.references = nn.ModuleList(nn.Linear(width, 2) for width in widths)
         for layer in self.references:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
             nn.init.zeros_(layer.bias)
-        split = SPLITS.get(backbone, facts.layers)
+        split = SPLITS.get(self.backbone_name, facts.layers)
         numbers = iter([number for number, maps in enumerate(split) for _ in range(maps)])
         self.reference_numbers = [[next(numbers) for _ in range(maps)] for maps in facts.layers]
 

@@ -99,7 +99,7 @@ def test_the_baseline_is_measured_without_steps_and_masks(data, files, checkpoin
 def test_filtering_evaluates_nine_kinds_of_pictures(data, files, checkpoint, tmp_path):
     path = tmp_path / "filtered.parquet"
     settings = settings_of("baseline") | {"episodes": 2, "radius": 0.2, "fill": "zero"}
-    measurement.filtering(settings, *files, checkpoint, None, path, tmp_path / "kept", COMPUTE)
+    measurement.filtering(settings, *files, checkpoint, None, path, COMPUTE)
     filtered = measurement.load([path])
     assert filtered.groupby("episode").size().eq(9).all()
     rows, _ = rows_of("baseline", checkpoint, data)

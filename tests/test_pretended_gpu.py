@@ -159,7 +159,7 @@ def measured(kind, settings, files, checkpoint, path, compute):
     """A job of `measurement`."""
     kept = path.with_suffix("")
     if kind == "filtering":
-        measurement.filtering(settings, *files, checkpoint, None, path, kept, compute)
+        measurement.filtering(settings, *files, checkpoint, None, path, compute)
     else:
         variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
         measurement.features(variants, *files, [path], kept, compute)

@@ -1,5 +1,6 @@
 """Frozen backbones (HSNet, section 4.1; paper/published code)."""
 
+from functools import partial
 from itertools import islice
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from cdfss.backbones.facts import facts_of
 from cdfss.backbones.folding import folded
+from cdfss.backbones.memory import Memory
 
 
 class Backbone(nn.Module):
@@ -15,6 +17,9 @@ class Backbone(nn.Module):
     The parameters need no gradient and the module stays in evaluation mode whatever its parent
     does, so batch statistics never change. While that is so, a convolutional network computes in its
     `folded` form; once its parameters want gradients, as in whole-model fine-tuning, as it is.
+
+    Attributes:
+        memory: of maps that it gave; None for none. Copies of the network have none.
     """
 
     convolutional = True
@@ -23,6 +28,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.facts = name, facts_of(name)
         self.network = network
+        self.memory: Memory | None = None
         self.requires_grad_(False)
         self.eval()
         self._folded: tuple = (None, None)  # what it was made from, and the network
@@ -49,7 +55,17 @@ class Backbone(nn.Module):
 
         h and w are S / stride, rounded as the network does.
         """
-        maps = self.maps(self._fastest(), images)
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        if any(t.requires_grad or t.is_inference() for t in tensors):
+            maps = self.maps(self.network, images)
+        else:
+            # The version counts writes in place, but for those through `.data`.
+            weights = tuple((t.data_ptr(), t._version) for t in tensors)
+            network = self._fastest(weights)
+            if self.memory is None or images.requires_grad:
+                maps = self.maps(network, images)
+            else:
+                maps = self.memory.maps(weights, images, partial(self.maps, network))
         for m in maps:
             if m.requires_grad:
                 # torch (2.6 to 2.14 at least) misreads, in the backward pass of batch normalisation in
@@ -59,15 +75,13 @@ class Backbone(nn.Module):
         rest = iter(maps)
         return [list(islice(rest, number)) for number in self.facts.layers]
 
-    def _fastest(self) -> nn.Module:
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        if not self.convolutional or any(t.requires_grad or t.is_inference() for t in tensors):
+    def _fastest(self, weights: tuple) -> nn.Module:
+        """The form of the network that computes; `weights` tell when they change."""
+        if not self.convolutional:
             return self.network
-        # The version counts writes in place, but for those through `.data`.
-        made_from = [(t.data_ptr(), t._version) for t in tensors]
-        if self._folded[0] != made_from:
+        if self._folded[0] != weights:
             with torch.inference_mode(False):  # kept for calls that need gradients, whoever comes first
-                self._folded = made_from, folded(self.network)
+                self._folded = weights, folded(self.network)
         return self._folded[1]
 
 

@@ -5,6 +5,7 @@ after all modules, of the whole picture. (In the model the support mask comes be
 rows an episode: the source model on pictures filtered in nine ways.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -210,9 +211,7 @@ def features(
     _every_episode(variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES)
 
 
-def filtering(
-    settings: dict, index_path, episodes_path, checkpoint, weights, path, kept, compute: dict
-) -> None:
+def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
     """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
 
     Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
@@ -221,7 +220,6 @@ def filtering(
     Args:
         settings: `Jobs.filtering_settings`.
         path: of the file to write, with the columns of FILTERED: nine rows an episode.
-        kept: folder for what survives the job, as in `evaluate.run`.
         compute: `Jobs.compute_settings`.
     """
 
@@ -257,7 +255,8 @@ def filtering(
         return rows
 
     model = {"source": {"settings": settings, "checkpoint": checkpoint, "weights": weights}}
-    _every_episode(model, index_path, episodes_path, [path], kept, compute, measure, FILTERED)
+    with tempfile.TemporaryDirectory() as nothing_stays:
+        _every_episode(model, index_path, episodes_path, [path], nothing_stays, compute, measure, FILTERED)
 
 
 def measured(model, query, support, mask, truth) -> dict:

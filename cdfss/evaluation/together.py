@@ -181,7 +181,7 @@ def _compute(unfinished: list[tuple[Member, Found]], compute: dict, work) -> Non
 
             device = stack.enter_context(devices.device(compute["device"]))
             stack.enter_context(precision(of_device[0].settings["precision"], device))
-        shared = Shared()
+        shared = Shared(several=len(members) > 1)
         for member, found in unfinished:
             with member.trying():
                 given = _given(member, device, compute["compile"], shared)

@@ -72,16 +72,28 @@ class Settings(BaseModel):
 
 
 class Shared:
-    """What the methods of a job have in common: networks and source models that are made once."""
+    """What the methods of a job have in common: networks and source models that are made once.
 
-    def __init__(self):
-        self._made = {}
+    Args:
+        several: whether there are several methods, so that networks remember the maps that they gave.
+    """
+
+    def __init__(self, several: bool = False):
+        self.several, self._made = several, {}
 
     def once(self, key: Hashable, make: Callable):
         """What `make()` returned when it was first asked for by this key. Nobody may change it."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def remembering(self, network: "Backbone") -> "Backbone":
+        """A network that gives several methods the maps of the same pictures, computed once."""
+        if self.several and network.memory is None:
+            from cdfss.backbones.memory import Memory
+
+            network.memory = Memory()
+        return network
 
 
 @dataclass(frozen=True)
@@ -116,12 +128,15 @@ class Given:
         return self.shared.once(("network", self.backbone, self.weights, self.device), self._network)
 
     def _network(self) -> "Backbone":
+        import torch
+
         from cdfss.backbones.network import build
         from cdfss.backbones.weights import load_imagenet
 
-        network = build(self.backbone)
-        load_imagenet(network, self.weights)
-        return network.to(self.device)
+        with torch.inference_mode(False):  # whoever is the first to ask, others may tune a copy
+            network = build(self.backbone)
+            load_imagenet(network, self.weights)
+            return self.shared.remembering(network.to(self.device))
 
 
 @dataclass

@@ -138,7 +138,7 @@ class Method(contract.Method):
         """The source model with the variant's modules, whose first weights depend on the seed alone."""
         given, network = self.given, self._network()
         files = given.checkpoint, given.backbone, given.weights
-        key = network, *files, given.image_size, given.compile, given.device
+        key = network, *files, given.image_size, given.device
         source = given.shared.once(key, self._made_source_model)
         return source.with_modules(self.settings.modules, given.seed)
 
@@ -154,6 +154,7 @@ class Method(contract.Method):
             self._network(),
             image_size=given.image_size,
         )
+        given.shared.remembering(model.backbone)
         return model.to(given.device)
 
     @cached_property

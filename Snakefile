@@ -48,9 +48,9 @@ rule all:
         rules.page.output,
         # What these are made from is a result too: what is deleted of it is made again.
         expand(EPISODES, domain=run.domains, shot=run.shots, seed=run.seeds),
-        of_variants(ROWS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
-        of_variants(COST, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
-        of_variants(PREDICTIONS, run.variants, domain=run.domains, shot=run.shots, seed=run.seeds),
-        expand(FEATURES, domain=run.domains, variant=shown.analysed),
+        lambda wildcards: of_every_list(ROWS, run.variants),
+        lambda wildcards: of_every_list(COST, run.variants),
+        lambda wildcards: of_every_list(PREDICTIONS, run.variants),
+        lambda wildcards: measurements(),
         expand(FILTERED, domain=run.domains if jobs.source_variants else []),
         expand(GALLERY, domain=run.domains, shot=run.shots),

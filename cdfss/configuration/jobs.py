@@ -5,10 +5,13 @@ uses can escape notice.
 """
 
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
+from cdfss.backbones.facts import facts_of
 from cdfss.configuration.schema import PLACE, SOURCE_SPLIT, Compute, Configuration
 from cdfss.methods import known
+from cdfss.methods.contract import Method
 from cdfss.running.provenance import digest
 
 
@@ -45,9 +48,23 @@ class Jobs:
         return self.seeds_of(host) if host else [None]
 
     @cached_property
-    def device_variants(self) -> list[str]:
-        """Variants that compute on a device."""
-        return self._needing("device", "backbone", "source")
+    def families(self) -> dict[str, list[str]]:
+        """Variants that one job evaluates on a list, by the name of the job's rule.
+
+        They need the same files and are split alike. In the order of their names, so that another order in
+        the configuration is no change.
+        """
+        families: dict[str, list[str]] = {}
+        for name in sorted(self.run.variants):
+            families.setdefault(self.family_of(name), []).append(name)
+        return families
+
+    @cache  # noqa: B019 (as long as the run)
+    def family_of(self, variant: str) -> str:
+        """Rule whose jobs evaluate a variant."""
+        entry = self.run.variants[variant]
+        apart = entry.settings.goes_on and self.run.shards > 1
+        return evaluation_rule(entry.method_class) + ("_in_order" if apart else "")
 
     def _needing(self, *needs: str) -> list[str]:
         return [name for name, entry in self.run.variants.items() if entry.method_class.needs in needs]
@@ -152,6 +169,34 @@ class Jobs:
     def shards_of(self, variant: str) -> int:
         """Jobs that an episode list of a variant is split into; order matters without reset."""
         return 1 if self.run.variants[variant].settings.goes_on else self.run.shards
+
+
+def evaluation_rule(method: type[Method]) -> str:
+    """Rule of the workflow whose jobs evaluate a method's variants; "_in_order" is added where those that
+    go on from episode to episode are apart, because the lists of others are split.
+    """
+    if method.needs == "nothing":
+        return "evaluate_on_processor"
+    if method.needs != "source":
+        return "evaluate_untrained"
+    return "evaluate" if method.host == "hsnet" else f"evaluate_{method.host}"
+
+
+def with_files(settings: dict[str, dict], checkpoint: str | None, weights: list[str]) -> dict[str, dict]:
+    """Variants as a job is handed them: settings, checkpoint and weights of each, by name.
+
+    Args:
+        settings: of each; those with a "backbone" need its weights.
+        checkpoint: of the source model, the same for all; None where they need none.
+        weights: files of frozen networks, by the names that they are published under.
+    """
+    by_name = {Path(file).name: str(file) for file in weights}
+    found = {}
+    for name, of_variant in settings.items():
+        backbone = of_variant.get("backbone")
+        file = by_name.get(facts_of(backbone).weights) if backbone else None
+        found[name] = {"settings": of_variant, "checkpoint": checkpoint, "weights": file}
+    return found
 
 
 def _host(name: str) -> dict[str, str]:

@@ -148,26 +148,52 @@ def _problems_of(jobs: Jobs, name: str, split: str, settings: dict) -> list[str]
     return []
 
 
-def warnings(jobs: Jobs, gpus: int, limit: int | None) -> list[str]:
+def warnings(jobs: Jobs, gpus: int, limit: int | None, cores: int | None = None) -> list[str]:
     """What the user should know about a plan before it runs.
 
     Args:
         gpus: that one training or evaluation job asks for.
         limit: GPUs that jobs may use at once, `--resources gpu=N`.
+        cores: that jobs may use at once, `--cores N`; None where they run elsewhere.
     """
     lines, there = [], len(devices.visible())
     if not gpus and jobs.run.device == "auto":
         lines.append(f"device: auto: {devices.no_gpu()}; training and evaluation use the processor")
     if gpus and limit is not None and limit < there:
         lines.append(f"{limit} of {there} GPUs will be in use at once; --resources gpu={there} uses all")
+    lines += _idle(jobs, limit, "GPUs") if gpus else _idle(jobs, cores, "cores")
     lines += [f"missing: {line}" for line in missing(jobs)]
     return lines
+
+
+def _idle(jobs: Jobs, places: int | None, named: str) -> list[str]:
+    """A line where there are fewer evaluation jobs than places for them, with the `shards` that fill these."""
+    run = jobs.run
+    most = min(domain.episodes for domain in run.domains.values())
+
+    def number(shards: int) -> int:
+        lists = len(run.domains) * len(run.shots) * len(run.seeds)
+        total = 0
+        for rule, variants in jobs.families.items():
+            if rule != "evaluate_on_processor":
+                split = 1 if rule.endswith("_in_order") else shards
+                total += lists * len(jobs.sources_of(variants[0])) * split
+        return total
+
+    now = number(run.shards)
+    if places is None or not 0 < now < places or run.shards >= most:
+        return []
+    enough = next((s for s in range(run.shards + 1, most) if number(s) >= places), most)
+    return [
+        f"{now} evaluation jobs for {places} {named}; with shards: {enough} in the configuration there are "
+        f"{number(enough)} (before the first run: rows of other shards are not taken over)"
+    ]
 
 
 SEEN = 300  # files whose code is looked at in a plan; tables look at all of theirs
 
 
-def older_code(folder: str | Path) -> list[str]:
+def older_code(jobs: Jobs, folder: str | Path) -> list[str]:
     """What results were made by other code than this, and how to make them again; empty if nothing was.
 
     Args:
@@ -196,7 +222,7 @@ def older_code(folder: str | Path) -> list[str]:
     return [
         f"{folder} holds results of another version of cdfss than this one ({named}). They are not made "
         "again by themselves, and tables refuse to mix them with new ones. To make them anew, "
-        + again(*dict.fromkeys(_rules_of(*key) for key in older))
+        + again(*dict.fromkeys(rule for key in older for rule in _rules_of(jobs, *key)))
     ]
 
 
@@ -219,13 +245,13 @@ def _is_of_now(found: dict) -> bool:
         return False
 
 
-def _rules_of(kind: str, method: str | None) -> str:
+def _rules_of(jobs: Jobs, kind: str, method: str | None) -> list[str]:
+    """Rules of a run that make files of a kind; of rows of a method that it no longer has, all of them."""
     if kind in ("measurements", "training"):
-        return {"measurements": "features filtering", "training": "source"}[kind]
-    light = kind == "rows without a model" or (
-        method in known.METHODS and known.find(method).needs == "nothing"
-    )
-    return "evaluate_on_processor" if light else "evaluate"
+        return {"measurements": ["features", "filtering"], "training": ["source"]}[kind]
+    of_method = [name for name, entry in jobs.run.variants.items() if entry.method == method]
+    families = jobs.families.items()
+    return [rule for rule, names in families if set(names) & set(of_method)] or list(jobs.families)
 
 
 def stale_indexes(jobs: Jobs, index_file, pictures_of) -> list[str]:

@@ -181,6 +181,14 @@ def facts(schema: pa.Schema) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def is_of(path: str | Path, settings: dict) -> bool:
+    """Whether a parquet file is there and was made with these settings."""
+    try:
+        return digest(facts(read_schema(path)).get("settings")) == digest(settings)
+    except CdfssError:
+        return False
+
+
 def facts_of(paths: Iterable[str | Path]) -> dict[str | Path, dict]:
     """`facts` of parquet files; raises as `read_schema`."""
     return {path: facts(read_schema(path)) for path in paths if Path(path).suffix == ".parquet"}

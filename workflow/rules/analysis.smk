@@ -1,4 +1,4 @@
-# Measurements in features and on filtered pictures, with the first number of shots, seed and source model.
+# Measurements in features of all variants and on filtered pictures, with the first number of shots, seed and source model.
 FEATURES = f"{FOLDER}/analysis/features/{{domain}}/{{variant}}.parquet"
 FILTERED = f"{FOLDER}/analysis/filtering/{{domain}}.parquet"
 FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.parquet"
@@ -11,15 +11,13 @@ rule features:
         episodes=FIRST_LIST,
         identity=IDENTITY.format(source=FIRST_HSNET or "NONE"),
         checkpoint=ancient(CHECKPOINT.format(source=FIRST_HSNET or "NONE")),
-        weights=ancient(WEIGHTS) if WEIGHTS else [],
+        weights=[ancient(WEIGHTS)] if WEIGHTS else [],
     output:
-        FEATURES,
+        expand(FEATURES, variant=sorted(shown.analysed) or "NONE", allow_missing=True),
     log:
-        f"{FOLDER}/logs/features/{{domain}}-{{variant}}.log",
+        f"{FOLDER}/logs/features/{{domain}}.log",
     benchmark:
-        f"{FOLDER}/benchmarks/features/{{domain}}-{{variant}}.tsv"
-    wildcard_constraints:
-        variant="|".join(shown.analysed) or "NONE",
+        f"{FOLDER}/benchmarks/features/{{domain}}.tsv"
     conda:
         ENVIRONMENT
     threads: 4 if GPUS else 1
@@ -28,10 +26,11 @@ rule features:
         mem_mb=by_attempt(8000 if GPUS else 4000),
         runtime=by_attempt(240),
     params:
-        settings=lambda wildcards: jobs.analysis_settings(wildcards.domain, wildcards.variant),
+        variants=lambda w: {name: jobs.analysis_settings(w.domain, name) for name in sorted(shown.analysed)},
         before=before_measurement,
+        kept=f"{FOLDER}/kept/features/{{domain}}",  # not an output: it must outlive a killed job
     message:
-        "Measuring features of {wildcards.variant} on {wildcards.domain}"
+        "Measuring features on {wildcards.domain}"
     script:
         "../scripts/measure_features.py"
 

@@ -46,7 +46,6 @@ def of_source(source):
 wildcard_constraints:
     data="|".join(run.data),
     domain="|".join(run.domains),
-    variant="|".join(run.variants),
     shot="|".join(map(str, run.shots)),
     seed="|".join(map(str, run.seeds)),
     source="|".join(MODELS) or "NONE",
@@ -145,10 +144,10 @@ def source_of(wildcards):
     return int(seed) if seed else None
 
 
-def before_rows(wildcards):
-    """What the rows of a job depend on besides their settings."""
+def before_rows(variants, wildcards):
+    """What the rows of a family's job depend on besides their settings."""
     list_ = list_of(wildcards.domain, wildcards.shot, wildcards.seed)
-    needed = model_of(wildcards.variant, source_of(wildcards))
+    needed = model_of(variants[0], source_of(wildcards))
     return [list_, model(needed) if needed else ""]
 
 
@@ -193,35 +192,107 @@ def raw_marker(wildcards):
     return str(places.marker(jobs.raw_settings(wildcards.data)))
 
 
-def settings_of(wildcards):
-    """What the rows of a job depend on; a change runs exactly the jobs that it touches again."""
-    numbers = int(wildcards.shot), int(wildcards.seed), source_of(wildcards)
-    settings = jobs.evaluation_settings(wildcards.domain, wildcards.variant, *numbers)
-    return settings | {"shard": int(wildcards.shard), "shards": jobs.shards_of(wildcards.variant)}
+def settings_of(variants, wildcards):
+    """What the rows of a family's job depend on, by variant; the job makes anew those that a change is of."""
+    list_ = wildcards.domain, int(wildcards.shot), int(wildcards.seed), source_of(wildcards)
+    return {name: row_settings(name, *list_, int(wildcards.shard)) for name in variants}
 
 
-def of_variants(pattern, variants, sources=None, **wildcards):
+def row_settings(variant, domain, shot, seed, source, shard):
+    """What the rows of a variant depend on."""
+    settings = jobs.evaluation_settings(domain, variant, shot, seed, source)
+    return settings | {"shard": shard, "shards": jobs.shards_of(variant)}
+
+
+# A job makes the files of many variants, and by itself Snakemake would make anew all that is made from any
+# of them once the settings of one have changed.
+
+
+@functools.cache
+def staying(family, domain, shot, seed, source):
+    """Variants of a family whose rows of a list stay as they are in a run that makes those of others."""
+    variants = jobs.families[family]
+    ends = {"domain": domain, "shot": shot, "seed": seed, "of_source": of_source(source), "shard": 0}
+    return unchanged(
+        {
+            name: (ROWS.format(variant=name, **ends), row_settings(name, domain, shot, seed, source, 0))
+            for name in variants
+        }
+    )
+
+
+@functools.cache
+def measurements_staying(domain):
+    """Variants whose measurements of a domain stay as they are in a run that makes those of others."""
+    settings = {name: jobs.analysis_settings(domain, name) for name in shown.analysed}
+    return unchanged(
+        {name: (FEATURES.format(domain=domain, variant=name), settings[name]) for name in settings}
+    )
+
+
+def unchanged(wanted):
+    """Names whose file is of the settings that are wanted, where others' are not; else none.
+
+    Where no settings have changed, and after `-R`, it is content that says what follows.
+
+    Args:
+        wanted: file and settings, by name.
+    """
+    if not main_process() or workflow.dag_settings.forcerun or workflow.dag_settings.forceall:
+        return set()
+    same = {name for name, (file, settings) in wanted.items() if provenance.is_of(file, settings)}
+    return same if len(same) < len(wanted) else set()
+
+
+def of_variants(pattern, variants, *, domain, shot, seed, sources=None):
     """Files of variants, each split into as many shards as that variant is, of so many source models."""
-    files = []
-    for variant in variants:
-        shards = range(jobs.shards_of(variant))
-        ends = list(map(of_source, jobs.sources_of(variant)[:sources]))
-        files += expand(pattern, variant=variant, shard=shards, of_source=ends, **wildcards)
-    return files
+    found = []
+    for variant, *list_ in itertools.product(variants, domain, shot, seed):
+        for source in jobs.sources_of(variant)[:sources]:
+            ends = dict(zip(("domain", "shot", "seed"), list_)) | {"of_source": of_source(source)}
+            made = expand(pattern, variant=variant, shard=range(jobs.shards_of(variant)), **ends)
+            stays = variant in staying(jobs.family_of(variant), *list_, source)
+            found += map(ancient, made) if stays else made
+    return found
+
+
+def of_every_list(pattern, variants):
+    """Files of variants on all lists."""
+    return of_variants(pattern, variants, domain=run.domains, shot=run.shots, seed=run.seeds)
+
+
+def of_episodes(pattern, wildcards):
+    """Files that pictures of episodes of one domain and number of shots are made from."""
+    return of_variants(
+        pattern,
+        shown.pictured,
+        sources=1,
+        domain=[wildcards.domain],
+        shot=[int(wildcards.shot)],
+        seed=run.seeds[:1],
+    )
+
+
+def measurements():
+    """Files of all measurements of features."""
+    found = []
+    for domain in run.domains:
+        for variant in shown.analysed:
+            file = FEATURES.format(domain=domain, variant=variant)
+            found.append(ancient(file) if variant in measurements_staying(domain) else file)
+    return found
 
 
 def inputs_of(entry):
     """Files that a table or figure is made from, by kind."""
     names = [name for need in entry.needs for name in shown.by_subject.get(need, [])]
-    lists = {"domain": run.domains, "shot": run.shots, "seed": run.seeds}
-    features = expand(FEATURES, domain=run.domains, variant=shown.analysed)
     filtered = expand(FILTERED, domain=run.domains) if FIRST_HSNET else []
     return {
-        "rows": of_variants(ROWS, names, **lists),
-        "features": features if "features" in entry.needs else [],
+        "rows": of_every_list(ROWS, names),
+        "features": measurements() if "features" in entry.needs else [],
         "filtered": filtered if "filtered" in entry.needs else [],
         "index": list(map(index_of, run.domains)) if "index" in entry.needs else [],
-        "cost": of_variants(COST, shown.by_subject["cost"], **lists) if "cost" in entry.needs else [],
+        "cost": of_every_list(COST, shown.by_subject["cost"]) if "cost" in entry.needs else [],
     }
 
 
@@ -230,20 +301,37 @@ def weights_of(backbone):
     return preflight.weights_file(run, backbone) if backbone else None
 
 
-def given_to(wildcards):
-    """Files that the method of a variant needs besides pictures and lists."""
+def given_to(variants, wildcards):
+    """Files that the methods of a family need besides pictures and lists."""
     needed = {}
-    if name := model_of(wildcards.variant, source_of(wildcards)):
+    if name := model_of(variants[0], source_of(wildcards)):
         # The small file tells whether the model changed; a touched large one loses no GPU work.
         needed["identity"] = IDENTITY.format(source=name)
         needed["checkpoint"] = ancient(CHECKPOINT.format(source=name))
-    weights = weights_of(run.backbone_of(wildcards.variant))
-    return needed | ({"weights": ancient(weights)} if weights else {})
+    weights = dict.fromkeys(map(weights_of, map(run.backbone_of, variants)))
+    return needed | {"weights": [ancient(file) for file in weights if file]}
+
+
+def minutes_of(variants):
+    """Minutes that a job of variants asks for at first: four hours each, half a day to two days.
+
+    One that needs more goes on, in its next attempt, after the variants that it has finished.
+    """
+    return min(max(720, 240 * len(variants)), 2880)
 
 
 def gpu_limit():
     """GPUs that jobs may use at once; None where nothing limits them, as on a cluster."""
-    limit = workflow.global_resources.get("gpu")
+    return limit_of("gpu")
+
+
+def cores():
+    """Cores that jobs may use at once; None where these run on other machines."""
+    return None if workflow.resource_settings.nodes is not None else limit_of("_cores")
+
+
+def limit_of(resource):
+    limit = workflow.global_resources.get(resource)
     return getattr(limit, "value", limit)  # Snakemake wraps the number since 9.20
 
 
@@ -255,8 +343,8 @@ if main_process() and "--unlock" not in sys.argv:
         workflow.register_resource("gpu", max(1, len(devices.visible())))
     for line in [
         *runs.enter(elsewhere=workflow.resource_settings.nodes is not None),
-        *preflight.warnings(jobs, GPUS, gpu_limit()),
-        *preflight.older_code(FOLDER),
+        *preflight.warnings(jobs, GPUS, gpu_limit(), cores()),
+        *preflight.older_code(jobs, FOLDER),
         *preflight.stale_indexes(jobs, index_file, pictures_of),
     ]:
         logger.warning(line)

@@ -1,53 +1,45 @@
-# Adaptation and evaluation of every (domain, variant, shot, seed, source model, shard) into parquet rows.
-PLACE = "{domain}/{variant}/{shot}shot-seed{seed}{of_source}/{shard}.parquet"
+# Adaptation and evaluation into parquet rows: a job for all variants of a family on one list of episodes
+# (domain, shot, seed, source model, shard), with files of each variant.
+LIST = "{shot}shot-seed{seed}{of_source}"
+PLACE = f"{{domain}}/{{variant}}/{LIST}/{{shard}}.parquet"
 ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
 COST = f"{FOLDER}/cost/{PLACE}"  # seconds and memory, which no second run gives again
-JOB = "{domain}-{variant}-{shot}shot-seed{seed}{of_source}-{shard}"
+JOB = f"{{domain}}-{LIST}-{{shard}}"
 
 
-rule evaluate:
-    input:
-        unpack(given_to),
-        index=lambda wildcards: index_of(wildcards.domain),
-        episodes=EPISODES,
-    output:
-        rows=ROWS,
-        predictions=PREDICTIONS,
-        cost=COST,
-    log:
-        f"{FOLDER}/logs/evaluate/{JOB}.log",
-    benchmark:
-        f"{FOLDER}/benchmarks/evaluate/{JOB}.tsv"
-    wildcard_constraints:
-        variant="|".join(jobs.device_variants) or "NONE",
-    conda:
-        ENVIRONMENT
-    threads: 4 if GPUS else 1
-    resources:
-        gpu=GPUS,
-        mem_mb=by_attempt(8000 if GPUS else 4000),
-        runtime=by_attempt(720),
-    params:
-        settings=settings_of,
-        before=before_rows,
-    message:
-        "Evaluating {wildcards.variant} on {wildcards.domain}, {wildcards.shot}-shot"
-    script:
-        "../scripts/evaluate.py"
+# Outputs need names that are known beforehand, so each family has its rule: `evaluate` for variants of
+# HSNet, and what `evaluation_rule` says.
+for FAMILY, VARIANTS in jobs.families.items():
+    ON_DEVICE = FAMILY != "evaluate_on_processor"
 
-
-# Methods that need nothing: jobs of seconds, which a profile may group.
-use rule evaluate as evaluate_on_processor with:
-    input:
-        index=lambda wildcards: index_of(wildcards.domain),
-        episodes=EPISODES,
-    benchmark:
-        f"{FOLDER}/benchmarks/evaluate_on_processor/{JOB}.tsv"
-    wildcard_constraints:
-        variant="|".join(v for v in run.variants if v not in jobs.device_variants) or "NONE",
-    threads: 1
-    resources:
-        gpu=0,
-        mem_mb=by_attempt(1000),
-        runtime=by_attempt(60),
+    rule:
+        name:
+            FAMILY
+        input:
+            unpack(functools.partial(given_to, VARIANTS)),
+            index=lambda wildcards: index_of(wildcards.domain),
+            episodes=EPISODES,
+        output:
+            rows=expand(ROWS, variant=VARIANTS, allow_missing=True),
+            predictions=expand(PREDICTIONS, variant=VARIANTS, allow_missing=True),
+            cost=expand(COST, variant=VARIANTS, allow_missing=True),
+        log:
+            f"{FOLDER}/logs/{FAMILY}/{JOB}.log",
+        benchmark:
+            f"{FOLDER}/benchmarks/{FAMILY}/{JOB}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 4 if GPUS and ON_DEVICE else 1
+        resources:
+            gpu=GPUS if ON_DEVICE else 0,
+            mem_mb=by_attempt((8000 if GPUS else 4000) if ON_DEVICE else 1000),
+            runtime=by_attempt(minutes_of(VARIANTS) if ON_DEVICE else 60),
+        params:
+            variants=functools.partial(settings_of, VARIANTS),
+            before=functools.partial(before_rows, VARIANTS),
+            kept=f"{FOLDER}/kept/{FAMILY}/{JOB}",  # not an output: it must outlive a killed job
+        message:
+            f"Evaluating {len(VARIANTS)} variants on {{wildcards.domain}}, {{wildcards.shot}}-shot"
+        script:
+            "../scripts/evaluate.py"

@@ -71,8 +71,8 @@ if TRAINED:
 rule episode_grid:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
+        rows=lambda wildcards: of_episodes(ROWS, wildcards),
+        predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:
         report(
             multiext(GRID, ".png", ".svg"),
@@ -103,8 +103,8 @@ rule episode_grid:
 rule gallery:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
-        rows=of_variants(ROWS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
-        predictions=of_variants(PREDICTIONS, shown.pictured, 1, seed=run.seeds[0], allow_missing=True),
+        rows=lambda wildcards: of_episodes(ROWS, wildcards),
+        predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:
         GALLERY,
     log:

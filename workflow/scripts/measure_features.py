@@ -1,14 +1,13 @@
-from cdfss.configuration.jobs import compute_settings
+from cdfss.configuration.jobs import compute_settings, with_files
 from cdfss.evaluation import measurement
 from cdfss.running.jobs import job
 
 with job(snakemake.log[0]):
     measurement.features(
-        snakemake.params.settings,
+        with_files(snakemake.params.variants, snakemake.input.checkpoint, snakemake.input.weights),
         snakemake.input.index,
         snakemake.input.episodes,
-        snakemake.input.checkpoint,
-        snakemake.input.weights or None,
-        snakemake.output[0],
+        snakemake.output,
+        snakemake.params.kept,
         compute_settings(snakemake.config),
     )

@@ -66,6 +66,10 @@ class Jobs:
         apart = entry.settings.goes_on and self.run.shards > 1
         return evaluation_rule(entry.method_class) + ("_in_order" if apart else "")
 
+    def on_device(self, family: str) -> bool:
+        """Whether the variants of a family compute on a device."""
+        return self.run.variants[self.families[family][0]].method_class.needs != "nothing"
+
     def _needing(self, *needs: str) -> list[str]:
         return [name for name, entry in self.run.variants.items() if entry.method_class.needs in needs]
 

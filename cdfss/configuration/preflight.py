@@ -175,7 +175,7 @@ def _idle(jobs: Jobs, places: int | None, named: str) -> list[str]:
         lists = len(run.domains) * len(run.shots) * len(run.seeds)
         total = 0
         for rule, variants in jobs.families.items():
-            if rule != "evaluate_on_processor":
+            if jobs.on_device(rule):
                 split = 1 if rule.endswith("_in_order") else shards
                 total += lists * len(jobs.sources_of(variants[0])) * split
         return total

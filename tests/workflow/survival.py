@@ -69,7 +69,7 @@ STAGES = {
     "download": r"^download\.py",
     "preparation": r"^index\.py .*landcover",  # cuts tiles
     "training": r"^source\.py",
-    "evaluation": r"^evaluate\.py .*-(baseline|apm_s_acpa)-",  # not those of predictors without a model
+    "evaluation": r"^evaluate\.py evaluate/",  # not those of predictors without a model
     "measurement": r"^measure_",
     "tables": r"^table\.py",
     "page": r"^page\.py",
@@ -293,8 +293,8 @@ def seconds_until_gone(folder, limit: float) -> float:
 
 
 def results(folder) -> list[Path]:
-    """Files that jobs have made; no logs, benchmarks, states of training, or hidden ones in the making."""
-    apart = {"logs", "benchmarks", "state"}
+    """Files that jobs have made; no logs, benchmarks, states of jobs, or hidden ones in the making."""
+    apart = {"logs", "benchmarks", "state", "kept"}
     paths = [p for p in (folder / "results").rglob("*") if not apart & {*p.relative_to(folder).parts}]
     return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 

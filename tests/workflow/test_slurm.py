@@ -21,6 +21,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cdfss.configuration.jobs import evaluation_rule
+from cdfss.methods import known
+
 from .slurm import ETC, slurm, why_not
 from .test_changes import contents
 from .test_plan import SMALL, own_data
@@ -176,14 +179,13 @@ def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_loca
 
     def hang(job):
         """As on a file system that does not answer, until the time is over; a minute is the shortest."""
-        begun = (project.folder / FOLDER / "logs" / "features" / "lesions-baseline.log").exists()
+        begun = (project.folder / FOLDER / "logs" / "features" / "lesions.log").exists()
         for process, _ in processes(job) if begun else ():
             os.kill(process, signal.SIGSTOP)
             cluster.update(job, TimeLimit="1")
             return True
 
-    hanging = "rule_features_wildcards_lesions_baseline"
-    with Watcher(cluster, **{"rule_source": cancel, hanging: hang}) as seen:
+    with Watcher(cluster, rule_source=cancel, rule_features=hang) as seen:
         project.run(*TARGETS, *profile(project), "--configfile", name)
     jobs = cluster.jobs()
 
@@ -207,19 +209,17 @@ def test_a_run_survives_what_happens_on_clusters_and_ends_in_the_bytes_of_a_loca
     (slurms_own,) = (project.folder / ".snakemake" / "slurm_logs" / "rule_filtering").rglob("*.log")
     assert "exceeded memory limit" in slurms_own.read_text()
     # The log of each attempt that did not end well is there.
-    kept = {path.name for path in (project.folder / FOLDER / "logs").rglob("*.attempt*.log")}
-    names = (
-        "0",
-        "lesions-baseline",
-        "lesions",
-    )  # the first is of the source training, the last of filtering
-    assert kept == {f"{name}.attempt1.log" for name in names}
+    logs = project.folder / FOLDER / "logs"
+    kept = {path.relative_to(logs).as_posix() for path in logs.rglob("*.attempt*.log")}
+    assert kept == {
+        f"{name}.attempt1.log" for name in ("source/0", "features/lesions", "filtering/lesions")
+    }
 
     # Each job has seen one device, its own.
     on_gpu = {n: facts for n, facts in jobs.items() if "gpu" in facts.get("TresPerJob", "")}
     rules = ("rule_source", "rule_evaluate_", "rule_features", "rule_filtering")
     assert all(facts["Comment"].startswith(rules) for facts in on_gpu.values())
-    assert len(on_gpu) == 2 + 2 + 3 + 2
+    assert len(on_gpu) == 2 + 1 + 2 + 2
     assert all(len(seen.devices[n]) == 1 for n in on_gpu)
     assert {*itertools.chain(*(seen.devices[n] for n in on_gpu))} == {"0", "1"}
     together = [
@@ -302,5 +302,12 @@ def test_why_there_is_no_slurm_is_said(monkeypatch, tmp_path):
 
 def test_the_profile_names_rules_that_there_are(project):
     values = yaml.safe_load((project.folder / "profiles" / "slurm" / "config.yaml").read_text())
-    assert {*values["groups"], *values["set-resources"]} <= {*project.jobs()}
+    planned = {*project.jobs("--configfile", "config/extended.yaml", "--config", "shards=2")}
+    named = {*values["groups"], *values["set-resources"]}
+    methods = map(known.find, ("copy", "ridge", "hsnet", "patnet", "fptrans"))
+    families = [evaluation_rule(method) for method in methods]
+    families += [f"{family}_in_order" for family in families]
+    assert {rule for rule in named if rule.startswith("evaluate")} == {*families}
+    assert named - {*families} <= planned
+    assert {rule for rule in planned if rule.startswith("evaluate")} <= {*families}
     assert {*values["groups"].values()} == {*values["group-components"]}

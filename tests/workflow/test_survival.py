@@ -69,10 +69,10 @@ def drawn_points(seed):
     points = {}
     for stage in STAGES:
         shares = [drawn.uniform(0.05, 0.8) for _ in KINDS]
-        # These go on where they were killed: a download has to come further, a training has less to do.
+        # These go on where they were killed: a download has to come further, others have less to do.
         if stage == "download":
             shares = [(third + drawn.uniform(0.4, 0.8)) / 3 for third in range(3)]
-        if stage == "training":
+        if stage in ("training", "evaluation", "measurement"):
             shares = [share / 2 for share in shares]
         if stage == "preparation":  # jobs of a second or less, of which there are few
             shares = [share / 4 for share in shares]
@@ -161,7 +161,7 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
 # What is removed from a copy of the finished run so that it goes on with a stage, and what is then made.
 STARTS = {
     "training": (["s/source"], "results/s/source/0/history.parquet"),
-    "evaluation": (["s/*/*/apm_s_acpa", "table1.*"], "results/table1.md"),
+    "evaluation": (["s/*/*/apm_s_acpa", "s/kept", "table1.*"], "results/table1.md"),
     "tables": (["table1.*"], "results/table1.md"),
 }
 

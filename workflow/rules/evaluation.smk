@@ -11,7 +11,7 @@ JOB = f"{{domain}}-{LIST}-{{shard}}"
 # Outputs need names that are known beforehand, so each family has its rule: `evaluate` for variants of
 # HSNet, and what `evaluation_rule` says.
 for FAMILY, VARIANTS in jobs.families.items():
-    ON_DEVICE = FAMILY != "evaluate_on_processor"
+    ON_DEVICE = jobs.on_device(FAMILY)
 
     rule:
         name:

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from cdfss import CdfssError, configuration
+from cdfss.backbones.facts import facts_of
 from cdfss.configuration import preflight, reference
-from cdfss.configuration.jobs import Jobs
+from cdfss.configuration.jobs import Jobs, with_files
 from cdfss.configuration.shown import Shown
+from cdfss.evaluation import results
 from cdfss.running.provenance import digest
 
 ROOT = Path(__file__).parent.parent
@@ -210,6 +212,83 @@ def test_a_list_that_is_adapted_through_is_not_split():
     )
     assert Jobs(run).shards_of("apm_s") == 4
     assert Jobs(run).shards_of("through") == 1
+
+
+def test_variants_that_need_the_same_are_a_family_whatever_their_order():
+    variants = {
+        "through": {"modules": ["apm_s"], "steps": 1, "reset": "never"},
+        "copy": {"method": "copy"},
+        "ridge": {"method": "ridge"},
+        "patnet": {"method": "patnet"},
+        "baseline": {},
+        "apm_s": {"modules": ["apm_s"]},
+    }
+    families = {
+        "evaluate": ["apm_s", "baseline", "through"],
+        "evaluate_patnet": ["patnet"],
+        "evaluate_on_processor": ["copy"],
+        "evaluate_untrained": ["ridge"],
+    }
+    for given in (variants, dict(reversed(variants.items()))):
+        assert Jobs(configuration.parse(changed(variants=given))).families == families
+    split = Jobs(configuration.parse(changed(variants=variants, shards=2)))
+    families["evaluate"].remove("through")
+    assert split.families == families | {"evaluate_in_order": ["through"]}
+    assert [rule for rule in split.families if not split.on_device(rule)] == ["evaluate_on_processor"]
+
+
+def test_each_variant_is_handed_the_weights_of_its_backbone():
+    settings = {"a": {"backbone": "resnet50"}, "b": {}, "c": {"backbone": "efficientnet_lite0"}}
+    weights = [f"data/backbones/{facts_of(name).weights}" for name in ("resnet18", "resnet50")]
+    found = with_files(settings, "m.safetensors", weights)
+    assert {name: variant["weights"] for name, variant in found.items()} == {
+        "a": weights[1],
+        "b": None,
+        "c": None,
+    }
+    assert all(found[name]["settings"] is settings[name] for name in settings)
+    assert {variant["checkpoint"] for variant in found.values()} == {"m.safetensors"}
+
+
+def test_shards_are_named_that_give_every_core_or_gpu_a_job():
+    jobs = Jobs(configuration.parse(changed(shots=[1, 5], variants__ridge={"method": "ridge"})))
+
+    def warned(gpus, limit, cores):
+        return [line for line in preflight.warnings(jobs, gpus, limit, cores) if "shards" in line]
+
+    # Two lists, and two families on each.
+    assert warned(0, 1, 4) == []
+    assert "4 evaluation jobs for 5 cores; with shards: 2 " in warned(0, 1, 5)[0]
+    assert (
+        "4 evaluation jobs for 16 cores; with shards: 4 in the configuration there are 16"
+        in warned(0, 1, 16)[0]
+    )
+    assert "4 evaluation jobs for 6 GPUs; with shards: 2 " in warned(1, 6, 2)[0]
+    assert warned(1, 2, 64) == []
+    assert warned(0, 1, None) == []  # jobs run elsewhere
+    # There is nothing to compute in a shard without an episode.
+    assert "with shards: 10 in the configuration there are 40" in warned(0, 1, 1000)[0]
+
+
+def test_results_of_older_code_name_the_rules_that_make_them_again(tmp_path):
+    jobs = Jobs(
+        configuration.parse(
+            changed(variants__copy={"method": "copy"}, variants__patnet={"method": "patnet"})
+        )
+    )
+    for number, (kind, method, rules) in enumerate(
+        [
+            ("rows", "hsnet", "evaluate"),
+            ("rows", "patnet", "evaluate_patnet"),
+            ("rows without a model", "copy", "evaluate_on_processor"),
+            ("measurements", "hsnet", "features filtering"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        facts = {"kind": kind, "method": method, "code": "older"}
+        results.save([], folder / "rows" / "0.parquet", facts)
+        (line,) = preflight.older_code(jobs, folder)
+        assert line.endswith(f"-R {rules}"), line
 
 
 def test_one_variants_rate_changes_that_variants_settings_alone():

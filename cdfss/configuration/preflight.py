@@ -167,7 +167,7 @@ def warnings(jobs: Jobs, gpus: int, limit: int | None, cores: int | None = None)
 
 
 def _idle(jobs: Jobs, places: int | None, named: str) -> list[str]:
-    """A line where there are fewer evaluation jobs than places for them, with the `shards` that fill these."""
+    """A line where there are fewer evaluation jobs than places for them: the `shards` that fill these."""
     run = jobs.run
     most = min(domain.episodes for domain in run.domains.values())
 

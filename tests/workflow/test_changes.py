@@ -119,6 +119,48 @@ def test_what_snakemake_has_forgotten_is_said(project, finished):
     assert "have changed" not in project.run("-n", "--configfile", finished)
 
 
+def with_variants(project, **variants):
+    values = yaml.safe_load(SMALL)
+    values["variants"] |= variants
+    return project.write("variants.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def test_an_added_variant_is_computed_alone_and_its_absence_loses_nothing(project, finished):
+    def inode(variant):
+        return (project.folder / ROWS.format(variant)).stat().st_ino
+
+    first = {variant: inode(variant) for variant in ("copy", "foreground")}
+    more = with_variants(project, again={"method": "copy"})
+    for name in (more, finished, more):
+        project.run("--cores", "2", "--configfile", name)
+        assert {variant: inode(variant) for variant in first} == first
+        assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
+        first |= {"again": inode("again")}
+    # What is kept of a variant goes with its rows.
+    kept = project.folder / "results" / "small" / "kept" / "rows" / "mine" / "1shot-seed0" / "0"
+    assert {path.name for path in kept.iterdir()} == {"copy", "foreground", "again"}
+    for variant in ("again", "copy"):
+        (project.folder / ROWS.format(variant)).unlink()
+    project.run("--cores", "2", "--configfile", finished)
+    assert {path.name for path in kept.iterdir()} == {"copy", "foreground"}
+    assert inode("copy") == first["copy"]
+
+
+def test_deleted_rows_come_back_from_what_is_kept_or_are_computed_again(project, finished):
+    rows = project.folder / ROWS.format("copy")
+    before, inode = rows.read_bytes(), rows.stat().st_ino
+    rows.unlink()
+    project.run("--cores", "2", "--configfile", finished)
+    assert (rows.read_bytes(), rows.stat().st_ino) == (before, inode)
+    # As the docs say, what is forced is computed where nothing is kept.
+    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_on_processor")
+    assert rows.stat().st_ino == inode
+    (project.folder / "results" / "small" / "kept").rename(project.folder / "aside")
+    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_on_processor")
+    assert rows.stat().st_ino != inode
+    assert rows.read_bytes() == before
+
+
 @pytest.mark.parametrize("how", ["added", "removed"])
 def test_added_and_removed_pictures_are_noticed(how, project, finished):
     if how == "added":

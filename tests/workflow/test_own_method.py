@@ -22,6 +22,7 @@ def mine(project):
     file = project.write("my_methods/nearest.py", code)
     (variant,) = (b for b in re.findall(r"```yaml\n(.*?)```", DOCS, re.S) if "  nearest:" in b)
     text = SMALL.replace("  foreground: {method: foreground}\n", variant.removeprefix("variants:\n"))
+    text += "  aside: {method: my_methods/nearest.py:Nearest, sharpness: 5, main: false}\n"
     return project.folder / file, project.write("small.yaml", text)
 
 
@@ -40,7 +41,7 @@ def test_ones_own_method_is_in_tables_and_page_and_a_change_of_it_runs_its_jobs_
     assert rows["first_loss"].isna().all()
     # A change of its file runs its jobs again, and no others.
     copied = project.folder / "results/small/rows/mine/copy/1shot-seed0/0.parquet"
-    before = copied.stat().st_mtime_ns
+    before = copied.stat().st_ino
     file.write_text(file.read_text().replace("near - far", "far - near"))
     jobs = project.jobs("--configfile", name)
     assert (jobs["evaluate_on_processor"], "index" in jobs, "episodes" in jobs) == (1, False, False)
@@ -49,8 +50,18 @@ def test_ones_own_method_is_in_tables_and_page_and_a_change_of_it_runs_its_jobs_
     new = pd.read_csv(project.folder / "results" / "table1.csv").set_index("variant")["miou"]
     assert new["nearest"].iloc[0] != old["nearest"].iloc[0]
     assert new["copy"].iloc[0] == old["copy"].iloc[0]
-    assert copied.stat().st_mtime_ns == before
+    assert copied.stat().st_ino == before
     assert project.jobs("--configfile", name) == {}
+    # What shows others than a changed variant stays, although the same job makes their rows.
+    (project.folder / name).write_text(
+        (project.folder / name).read_text().replace("sharpness: 5", "sharpness: 6")
+    )
+    figure = results / "small" / "figures" / "class_iou.png"
+    made = figure.stat().st_mtime_ns
+    project.run("--cores", "2", "--configfile", name)
+    assert figure.stat().st_mtime_ns == made
+    assert copied.stat().st_ino == before
+    assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
 
 
 def test_a_mistake_in_it_ends_in_a_message_with_file_and_line(mine, project):

@@ -2,6 +2,7 @@
 import functools
 import itertools
 import json
+import shutil
 
 from cdfss.configuration import preflight
 from cdfss.configuration.jobs import Jobs
@@ -283,6 +284,23 @@ def measurements():
     return found
 
 
+def clear_kept():
+    """Remove what jobs have kept of variants, lists and shards that the run has not, and results neither.
+
+    Where files are linked, what stays takes no room but that of the results.
+    """
+    wanted = {*of_every_list(ROWS, run.variants), *measurements()}
+    place = Path(FOLDER, "kept")
+    made = [
+        *((kept, f"{FOLDER}/rows/{{0}}/{{3}}/{{1}}/{{2}}.parquet") for kept in place.glob("rows/*/*/*/*")),
+        *((kept, f"{FOLDER}/analysis/features/{{2}}/{{3}}.parquet") for kept in place.glob("features/*/*")),
+    ]
+    for kept, pattern in made:
+        file = pattern.format(*kept.parts[-4:])
+        if file not in wanted and not os.path.exists(file):
+            shutil.rmtree(kept, ignore_errors=True)
+
+
 def inputs_of(entry):
     """Files that a table or figure is made from, by kind."""
     names = [name for need in entry.needs for name in shown.by_subject.get(need, [])]
@@ -356,6 +374,7 @@ onstart:
     problems = preflight.problems(jobs, workflow.local_exec, gpu_limit())
     if problems:
         raise WorkflowError("\n".join(problems))
+    clear_kept()
     for data, split in jobs.indexes:
         tracking.refresh(
             jobs.index_settings(data, split) | jobs.place_of(data), index_file(data, split)

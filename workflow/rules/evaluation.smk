@@ -5,6 +5,7 @@ PLACE = f"{{domain}}/{{variant}}/{LIST}/{{shard}}.parquet"
 ROWS = f"{FOLDER}/rows/{PLACE}"
 PREDICTIONS = f"{FOLDER}/predictions/{PLACE}"
 COST = f"{FOLDER}/cost/{PLACE}"  # seconds and memory, which no second run gives again
+KEPT = f"{FOLDER}/kept/rows/{{domain}}/{LIST}/{{shard}}"  # a folder of each variant in it
 JOB = f"{{domain}}-{LIST}-{{shard}}"
 
 
@@ -38,7 +39,7 @@ for FAMILY, VARIANTS in jobs.families.items():
         params:
             variants=functools.partial(settings_of, VARIANTS),
             before=functools.partial(before_rows, VARIANTS),
-            kept=f"{FOLDER}/kept/{FAMILY}/{JOB}",  # not an output: it must outlive a killed job
+            kept=KEPT,  # not an output: it must outlive a killed job
         message:
             f"Evaluating {len(VARIANTS)} variants on {{wildcards.domain}}, {{wildcards.shot}}-shot"
         script:

@@ -411,7 +411,10 @@ class Configuration(Section):
     shots: Annotated[list[Count], AfterValidator(_distinct)] = Field(
         [1, 5], min_length=1, description="supports per episode"
     )
-    shards: Count = Field(1, description="jobs that an episode list is split into")
+    shards: Count = Field(
+        1,
+        description="jobs that an episode list is split into, for each family of variants",
+    )
     data: dict[Name, Data] = Field(description="data sets by name")
     source: Source = Source()
     domains: dict[Name, Domain] = Field(min_length=1, description="target domains, in table order")

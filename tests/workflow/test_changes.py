@@ -13,6 +13,7 @@ from .conftest import Project
 from .test_plan import SMALL, own_data
 
 ROWS = "results/small/rows/mine/{}/1shot-seed0/0.parquet"
+KEPT = "results/small/kept/rows/mine/1shot-seed0/0"
 
 
 @pytest.fixture(scope="session")
@@ -126,8 +127,10 @@ def with_variants(project, **variants):
 
 
 def test_an_added_variant_is_computed_alone_and_its_absence_loses_nothing(project, finished):
+    kept = project.folder / KEPT
+
     def inode(variant):
-        return (project.folder / ROWS.format(variant)).stat().st_ino
+        return (kept / variant / "rows.parquet").stat().st_ino
 
     first = {variant: inode(variant) for variant in ("copy", "foreground")}
     more = with_variants(project, again={"method": "copy"})
@@ -137,18 +140,17 @@ def test_an_added_variant_is_computed_alone_and_its_absence_loses_nothing(projec
         assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
         first |= {"again": inode("again")}
     # What is kept of a variant goes with its rows.
-    kept = project.folder / "results" / "small" / "kept" / "rows" / "mine" / "1shot-seed0" / "0"
     assert {path.name for path in kept.iterdir()} == {"copy", "foreground", "again"}
     for variant in ("again", "copy"):
         (project.folder / ROWS.format(variant)).unlink()
     project.run("--cores", "2", "--configfile", finished)
     assert {path.name for path in kept.iterdir()} == {"copy", "foreground"}
-    assert inode("copy") == first["copy"]
+    assert (project.folder / ROWS.format("copy")).stat().st_ino == inode("copy") == first["copy"]
 
 
 def test_deleted_rows_come_back_from_what_is_kept_or_are_computed_again(project, finished):
     rows = project.folder / ROWS.format("copy")
-    before, inode = rows.read_bytes(), rows.stat().st_ino
+    before, inode = rows.read_bytes(), (project.folder / KEPT / "copy" / "rows.parquet").stat().st_ino
     rows.unlink()
     project.run("--cores", "2", "--configfile", finished)
     assert (rows.read_bytes(), rows.stat().st_ino) == (before, inode)

@@ -360,40 +360,6 @@ def test_a_users_masks_without_foreground_are_named(settings, folder_data):
         build(settings, folder_data)
 
 
-def test_large_pictures_are_read_once_and_small_ones_anew(settings, folder_data, tmp_path, monkeypatch):
-    index.build(settings(folder_data), tmp_path / "index.parquet", 1, lambda line: None)
-    row = index.load(tmp_path / "index.parquet").rows.iloc[0]
-    files = [folder_data / row[kind] for kind in ("image", "mask")]
-    contents = [file.read_bytes() for file in files]
-    for large in (True, False):
-        monkeypatch.setattr(index, "LARGE", 0 if large else 40 * 30)
-        loaded = index.load(tmp_path / "index.parquet")
-        first = loaded.read(row, 16)
-        expected = [array.copy() for array in first]
-        for array in first:
-            array[:] = 0  # what is handed out is the caller's
-        for file in files:
-            file.unlink()
-        if large:
-            assert all(map(np.array_equal, loaded.read(row, 16), expected))
-        with pytest.raises(CdfssError, match="cannot be read any more"):
-            loaded.read(row, 17 if large else 16)
-        for file, content in zip(files, contents):
-            file.write_bytes(content)
-
-
-def test_what_is_kept_has_a_limit_and_the_last_used_stay():
-    kept = index._Kept(most=30)
-    for number in range(3):
-        kept.put(number, np.zeros(10, np.uint8))
-    kept.get(0)
-    kept.put(3, np.zeros(10, np.uint8))
-    kept.put(3, np.zeros(10, np.uint8))
-    assert [kept.get(number) is not None for number in range(4)] == [True, False, True, True]
-    kept.put(4, np.zeros(31, np.uint8))
-    assert kept.bytes == 0
-
-
 def prepared(settings, root, **more):
     path = root.with_name(f"{root.name}-index.parquet")
     index.build(settings(root, **more), path, 1, lambda line: None)

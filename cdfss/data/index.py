@@ -12,8 +12,7 @@ import hashlib
 import io
 import json
 import os
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from cdfss.running import provenance
 from cdfss.data import tracking
 from cdfss.data.listing import Pair, Problem, in_processes
+from cdfss.data.masks import read_whole_mask
 from cdfss.data.pictures import (
     VOID,
     Reading,
@@ -39,6 +39,8 @@ from cdfss.data.pictures import (
 )
 from cdfss.data.places import prepared, root_of
 from cdfss.data.readers import READERS, base_of
+from cdfss.data.resized import Resized, value_of
+from cdfss.data.resized import load as load_resized
 from cdfss.errors import CdfssError, again
 from cdfss.running.files import replacing, replacing_folder
 from cdfss.running.progress import Progress
@@ -58,35 +60,6 @@ SCHEMA = pa.schema(
         ("mask_sha256", pa.string()),
     ]
 )
-
-
-# The query and supports of many episodes are the same pictures: a few hundred chest X-rays of 9 to 20
-# megapixels are read five times each, and each time takes as long as some steps of adaptation.
-LARGE = 1_000_000  # pixels of a picture that is kept, once it is small, for the next episode
-MOST_KEPT = 400_000_000  # bytes of them in a job
-
-
-class _Kept:
-    """Arrays by key, those that were used last, up to a number of bytes. For several threads."""
-
-    def __init__(self, most: int):
-        self.most, self.bytes = most, 0
-        self.arrays: OrderedDict = OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key) -> np.ndarray | None:
-        with self.lock:
-            if key in self.arrays:
-                self.arrays.move_to_end(key)
-            return self.arrays.get(key)
-
-    def put(self, key, array: np.ndarray) -> None:
-        with self.lock:
-            if key not in self.arrays:
-                self.arrays[key] = array
-                self.bytes += array.nbytes
-            while self.bytes > self.most:
-                self.bytes -= self.arrays.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
@@ -158,6 +131,7 @@ class Index:
         rows: DataFrame with the columns of SCHEMA.
         root: folder that the paths are relative to.
         reading: how its pictures are read.
+        resized: pictures and masks at one size that are read from there and not from their files.
     """
 
     name: str
@@ -165,6 +139,7 @@ class Index:
     root: Path
     rows: pd.DataFrame
     reading: Reading = field(default_factory=Reading)
+    resized: Resized | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -206,6 +181,8 @@ class Index:
     def read(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture (S, S, 3) uint8, foreground (S, S) bool and void (S, S) bool of a row.
 
+        From `resized` where they are there at this size, and else from the files.
+
         Raises:
             CdfssError: when a file is no longer what was indexed, by its content.
         """
@@ -213,67 +190,33 @@ class Index:
 
     def read_image(self, row, size: int) -> np.ndarray:
         """The picture of `read` alone."""
-
-        def read():
-            return read_image(self._content(row["image"], row["image_sha256"]), size, self.reading)
-
-        return self._read(row, (row["image"], size), read).copy()
+        found = self._resized("image", row, size)
+        return self._decoded("image", row, read_image, size) if found is None else found
 
     def read_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Foreground and void of `read` alone."""
-        value = _value(row)
-
-        def read():  # a bit a pixel
-            content = self._content(row["mask"], row["mask_sha256"])
-            return np.packbits(read_mask(content, value, size, self.reading), axis=-1)
-
-        bits = self._read(row, (row["mask"], value, size), read)
-        foreground, void = np.unpackbits(bits, axis=-1, count=size).view(bool)
-        return foreground, void
+        found = self._resized("mask", row, size)
+        return self._decoded("mask", row, read_mask, value_of(row), size) if found is None else found
 
     def read_whole_mask(self, row, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`read_mask`, and the mask at its own size, decoded once for both.
-
-        Returns:
-            Foreground (S, S) bool, void (S, S) bool, and (2, S, S) int32: pixels of background and
-            foreground, void left out, that get their value from each position of a prediction (S, S)
-            when it is brought to the mask's own size (nearest).
-        """
-        value = _value(row)
-        try:
-            content = self._content(row["mask"], row["mask_sha256"])
-            foreground, void = whole_mask(content, value, self.reading)
-        except (ValueError, OSError) as error:
-            raise CdfssError(f"{self.name}: {row['mask']} cannot be read: {error}") from error
-        own = np.empty((2, size, size), np.int32)
-        own[1] = pixels_by_position(foreground, size)
-        if void is None:
-            sides = (np.bincount(_positions(side, size), minlength=size) for side in foreground.shape)
-            own[0] = np.outer(*sides) - own[1]
-            return nearest(foreground, size), np.zeros((size, size), bool), own
-        own[0] = pixels_by_position(~foreground & ~void, size)
-        return nearest(foreground, size), nearest(void, size), own
-
-    def _read(self, row, key: tuple, read) -> np.ndarray:
-        """What `read` returns, from memory where the picture is large and was read before.
-
-        Args:
-            key: the file, and how it is read.
-        """
-        found = self._kept.get(key)
-        if found is not None:
-            return found
-        try:
-            found = read()
-        except (ValueError, OSError) as error:
-            raise CdfssError(f"{self.name}: {key[0]} cannot be read: {error}") from error
-        if row["height"] * row["width"] > LARGE:
-            self._kept.put(key, found)
+        """`read_mask`, and the mask at its own size, decoded once for both (`masks.read_whole_mask`)."""
+        found = self._resized("whole_mask", row, size)
+        if found is None:
+            return self._decoded("mask", row, read_whole_mask, value_of(row), size)
         return found
 
-    @cached_property
-    def _kept(self) -> "_Kept":
-        return _Kept(MOST_KEPT)
+    def _resized(self, what: str, row, size: int):
+        """What `resized` has of a row; None where it has nothing of it, or not at this size."""
+        if self.resized is None or self.resized.size != size:
+            return None
+        return getattr(self.resized, what)(row)
+
+    def _decoded(self, kind: str, row, read, *how):
+        """What `read` makes of a file's content, unchanged since it was indexed."""
+        try:
+            return read(self._content(row[kind], row[f"{kind}_sha256"]), *how, self.reading)
+        except (ValueError, OSError) as error:
+            raise CdfssError(f"{self.name}: {row[kind]} cannot be read: {error}") from error
 
     def _content(self, path: str, sha256: str) -> io.BytesIO:
         try:
@@ -291,46 +234,17 @@ class Index:
         )
 
 
-def _value(row) -> int | None:
-    """The class value of a row in an index mask; None for a binary mask."""
-    return None if pd.isna(row["mask_value"]) else int(row["mask_value"])
-
-
-def whole_mask(file, value: int | None, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
-    """Foreground (H, W) bool at its own size, and void (H, W) bool; None where a mask cannot have any.
-
-    Raises:
-        ValueError: as `pictures.read_mask`, whose arguments these are.
-    """
-    if value is None:
-        return binary_foreground(file, reading), None
-    values = index_values(file, reading)
-    return values == value, values == VOID
-
-
-def _positions(side: int, size: int) -> np.ndarray:
-    """(side,) position of a prediction's `size` that each pixel takes, by the rule of `pictures.nearest`."""
-    return np.minimum((np.arange(side, dtype=np.float32) * np.float32(size / side)).astype(int), size - 1)
-
-
-def pixels_by_position(mask: np.ndarray, size: int) -> np.ndarray:
-    """(H, W) bool -> (S, S) int32: how many true pixels take their value from each position of (S, S)."""
-    (rows, row_starts), (columns, column_starts) = (
-        np.unique(_positions(side, size), return_index=True) for side in mask.shape
-    )
-    sums = np.add.reduceat(mask, column_starts, axis=1, dtype=np.int32)  # first along the memory: quicker
-    found = np.zeros((size, size), np.int32)  # of a smaller mask, some positions give no pixel its value
-    found[rows[:, None], columns] = np.add.reduceat(sums, row_starts, axis=0)
-    return found
-
-
-def load(path: str | Path) -> Index:
+def load(path: str | Path, pictures: str | Path | None = None) -> Index:
     """Read an index file.
 
     Its pictures are looked for where they lay when it was made, or when a run last found them unchanged.
 
+    Args:
+        pictures: the file that the job `pictures` ends with; what that has prepared is read then.
+
     Raises:
-        CdfssError: when it is damaged, of an older version, or names files outside of its root.
+        CdfssError: when it is damaged, of an older version, or names files outside of its root; and as
+            `resized.load`.
     """
     table = provenance.read_table(path)
     facts, rows = provenance.facts(table.schema), table.to_pandas()
@@ -351,7 +265,10 @@ def load(path: str | Path) -> Index:
     moved = tracking.root_recorded(path)
     if facts["below"] is not None and moved is not None:
         root = Path(moved) / facts["below"]
-    return Index(facts["name"], facts["format"], root, rows, Reading(**facts["reading"]))
+    index = Index(facts["name"], facts["format"], root, rows, Reading(**facts["reading"]))
+    if pictures is None:
+        return index
+    return replace(index, resized=load_resized(pictures, index.identity, index.name))
 
 
 def save(index: Index, path: str | Path, facts: dict) -> None:

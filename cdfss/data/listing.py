@@ -5,6 +5,7 @@ A reader is a function `list_pairs(root, settings) -> Listing`. It looks at name
 what operating systems leave behind.
 """
 
+import collections
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ LEFT_BEHIND = {
     "system volume information",
     "lost+found",
 }
+
+
+AHEAD = 16  # tasks of each process whose results are waited for
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,8 @@ def _by_stem(kind: str, paths: list[Path], stem_of, listing: Listing, root: Path
 def in_processes(function: Callable, tasks: list, threads: int, name: str, rule: str = "index") -> Iterator:
     """Results of a function for every task, in order, from as many processes as `threads`.
 
+    Few wait to be taken, so that large results may come faster than they are used.
+
     Args:
         name, rule: of the data set and of the job, for the message.
 
@@ -228,7 +234,13 @@ def in_processes(function: Callable, tasks: list, threads: int, name: str, rule:
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(threads, fork, stopping.begin_worker, [os.getpid()]) as pool:
         try:
-            yield from pool.map(function, tasks, chunksize=min(16, len(tasks) // (4 * threads) + 1))
+            waiting = collections.deque()
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except KeyboardInterrupt:
             stopping.end_children()  # the pool would wait for what they have begun
             raise
@@ -239,6 +251,8 @@ def in_processes(function: Callable, tasks: list, threads: int, name: str, rule:
                 f"{threads} worked at once. Run the same command again with --set-threads {rule}=1"
                 f"{refuse if rule == 'index' else ''}"
             ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # of an error, or of who takes no more
 
 
 def read_lines(path: Path) -> list[str]:

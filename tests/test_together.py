@@ -9,7 +9,8 @@ import torch
 from test_evaluation import COMMON, settings_of
 
 from cdfss import CdfssError
-from cdfss.backbones.network import Backbone, Memory, build
+from cdfss.backbones.memory import Memory
+from cdfss.backbones.network import Backbone, build
 from cdfss.data import episodes
 from cdfss.evaluation import evaluate, results
 from cdfss.methods import calling

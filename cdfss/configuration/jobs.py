@@ -111,6 +111,10 @@ class Jobs:
             pairs += [(self.run.source.validation.data, self.run.source.validation.split)]
         return list(dict.fromkeys(pairs))
 
+    def picture_settings(self) -> dict[str, Any]:
+        """What prepared pictures depend on besides the index and the list that they are of."""
+        return {"image_size": self.run.image_size}
+
     def episode_settings(self, domain: str, shot: int, seed: int) -> dict[str, Any]:
         entry = self.run.domains[domain]
         return {"split": entry.split, "number": entry.episodes, "shot": shot, "seed": seed}

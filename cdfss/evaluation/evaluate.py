@@ -311,6 +311,7 @@ def run(
     kept,
     compute: dict,
     readers: int = 1,
+    pictures=None,
 ) -> None:
     """The job of all variants of one (domain, shot, seed, source, shard): files in, files out.
 
@@ -324,12 +325,13 @@ def run(
             What is there and would be made alike now is taken from there.
         compute: `Jobs.compute_settings`.
         readers: threads that read pictures beside a GPU.
+        pictures: as `index.load`.
 
     Raises:
         CdfssError: when a variant fails, once the others are finished and kept; and as `load_index` and
             `load_of`.
     """
-    index = load_index(index_path)
+    index = load_index(index_path, pictures)
     listed = load_of(episodes_path, index)
 
     def of_shard(settings):

@@ -166,7 +166,7 @@ def steps_to_show(steps: int) -> list[int]:
 
 
 def features(
-    variants: dict[str, dict], index_path, episodes_path, paths: list, kept, compute: dict
+    variants: dict[str, dict], index_path, episodes_path, paths: list, kept, compute: dict, pictures=None
 ) -> None:
     """The job that measures the features of variants of HSNet on one domain.
 
@@ -176,17 +176,18 @@ def features(
         paths: of the files to write, in the order of the variants, with the columns of FEATURES.
         kept: folder for what survives the job, as in `evaluate.run`.
         compute: `Jobs.compute_settings`.
+        pictures: as `index.load`.
 
     Raises:
         CdfssError: as `evaluate.run`.
     """
 
-    def measure(method, pictures):
+    def measure(method, shown):
         import torch
 
         from cdfss.methods.hsnet.adaptation import Adaptation
 
-        query, support, masks, truth, void = pictures
+        query, support, masks, truth, void = shown
         steps = method.settings.steps_taken
         adaptation = Adaptation(method.model, support, masks, **method.tuning)
         shown_truth = torch.from_numpy(truth)[None].to(query.device)
@@ -208,10 +209,14 @@ def features(
             }
         ]
 
-    _every_episode(variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES)
+    _every_episode(
+        variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES, pictures
+    )
 
 
-def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict) -> None:
+def filtering(
+    settings: dict, index_path, episodes_path, checkpoint, weights, path, compute: dict, pictures=None
+) -> None:
     """The job that evaluates the source model on filtered pictures of one domain (paper figure 1).
 
     Support and query pictures are filtered alike, in 0..1, before they are normalised; what then
@@ -221,15 +226,16 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
         settings: `Jobs.filtering_settings`.
         path: of the file to write, with the columns of FILTERED: nine rows an episode.
         compute: `Jobs.compute_settings`.
+        pictures: as `index.load`.
     """
 
-    def measure(method, pictures):
+    def measure(method, shown):
         from cdfss.backbones.normalisation import normalised, unnormalised
         from cdfss.evaluation import analyses
         from cdfss.methods.hsnet.adaptation import Adaptation
         from cdfss.methods.hsnet.model import COARSE
 
-        query, support, masks, truth, void = pictures
+        query, support, masks, truth, void = shown
         model, rows = method.model, []
         facts = model.backbone.facts
         for amplitude in analyses.BANDS:
@@ -256,7 +262,8 @@ def filtering(settings: dict, index_path, episodes_path, checkpoint, weights, pa
 
     model = {"source": {"settings": settings, "checkpoint": checkpoint, "weights": weights}}
     with tempfile.TemporaryDirectory() as nothing_stays:
-        _every_episode(model, index_path, episodes_path, [path], nothing_stays, compute, measure, FILTERED)
+        files = model, index_path, episodes_path, [path], nothing_stays
+        _every_episode(*files, compute, measure, FILTERED, pictures)
 
 
 def measured(model, query, support, mask, truth) -> dict:
@@ -320,7 +327,7 @@ def _information(support_maps, query_maps) -> dict:
 
 
 def _every_episode(
-    variants: dict[str, dict], index_path, episodes_path, paths, kept, compute: dict, measure, schema
+    variants: dict[str, dict], index_path, episodes_path, paths, kept, compute: dict, measure, schema, pictures
 ):
     """Rows of `measure` for episodes of a list, of each variant written to its path.
 
@@ -332,7 +339,7 @@ def _every_episode(
     from cdfss.evaluation import together
     from cdfss.evaluation.evaluate import origin
 
-    index = indexes.load(index_path)
+    index = indexes.load(index_path, pictures)
     whole = episodes.load_of(episodes_path, index)
 
     def chosen(settings):

@@ -424,6 +424,8 @@ def run(
     state_folder,
     compute,
     threads,
+    source_pictures=None,
+    validation_pictures=None,
 ) -> None:
     """The job of the source training: files in, files out.
 
@@ -432,8 +434,10 @@ def run(
 
     Args:
         compute: `Jobs.compute_settings`.
+        source_pictures, validation_pictures: as `index.load`.
     """
-    source, validation = index.load(source_path), index.load(validation_path)
+    source = index.load(source_path, source_pictures)
+    validation = index.load(validation_path, validation_pictures)
     wanted = settings["validation"]
     listed = sample(
         validation, split=wanted["split"], shot=1, seed=settings["seed"], number=wanted["episodes"]

@@ -16,14 +16,16 @@ EPISODES = 12
 SIDE = 200  # pixels
 
 
-def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path: str | Path) -> None:
+def write(
+    index_path, rows_paths, prediction_paths, titles: dict[str, str], path: str | Path, prepared=None
+) -> None:
     """Write JPEG files and, last, the gallery.json beside them that says what they show.
 
     The episodes are at even distances by the IoU of the first variant, worst first, and among them those
     that move a variant's difference from the first one most (`most_moving`).
 
     Args:
-        index_path, rows_paths, prediction_paths: as `load_episodes`.
+        index_path, rows_paths, prediction_paths, prepared: as `load_episodes`.
         titles: by variant, in the order shown.
         path: of gallery.json.
     """
@@ -32,7 +34,7 @@ def write(index_path, rows_paths, prediction_paths, titles: dict[str, str], path
     for old in folder.glob("*.jpg"):  # of other episodes, or of a job that was killed
         old.unlink()
     moving = most_moving(results.load(rows_paths), list(titles))
-    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES, moving)
+    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, EPISODES, moving, prepared)
     told = {"domain": shown[0].domain, "shot": len(shown[0].supports), "first": next(iter(titles.values()))}
     told["origin"] = provenance.summary([*rows_paths, *prediction_paths])
     told |= {"variants": titles, "episodes": []}

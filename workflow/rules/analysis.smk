@@ -2,6 +2,7 @@
 FEATURES = f"{FOLDER}/analysis/features/{{domain}}/{{variant}}.parquet"
 FILTERED = f"{FOLDER}/analysis/filtering/{{domain}}.parquet"
 FIRST_LIST = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.parquet"
+FIRST_PICTURES = f"{FOLDER}/episodes/{{domain}}/{run.shots[0]}shot-seed{run.seeds[0]}.pictures.json"
 WEIGHTS = weights_of(run.backbone)
 
 
@@ -9,6 +10,7 @@ rule features:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
+        pictures=FIRST_PICTURES,
         identity=IDENTITY.format(source=FIRST_HSNET or "NONE"),
         checkpoint=ancient(CHECKPOINT.format(source=FIRST_HSNET or "NONE")),
         weights=[ancient(WEIGHTS)] if WEIGHTS else [],
@@ -39,6 +41,7 @@ rule filtering:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
         episodes=FIRST_LIST,
+        pictures=FIRST_PICTURES,
         identity=IDENTITY.format(source=FIRST_HSNET or "NONE"),
         checkpoint=ancient(CHECKPOINT.format(source=FIRST_HSNET or "NONE")),
         weights=ancient(WEIGHTS) if WEIGHTS else [],

@@ -2,6 +2,14 @@
 DOWNLOADED = [n for n, d in run.data.items() if d.root is None and d.synthetic is None]
 GENERATED = [n for n, d in run.data.items() if d.synthetic is not None]
 EPISODES = f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.parquet"
+# Small files that say that the pictures of a list, or of a whole index, are prepared, and where.
+PICTURES = f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.pictures.json"
+ALL_PICTURES = f"{FOLDER}/index/{{data}}/{{split}}.pictures.json"
+
+
+def shown_split(wildcards):
+    """Split of the pictures of a list or an index."""
+    return run.domains[wildcards.data].split if wildcards.of == "episodes" else wildcards.which
 
 
 rule download:
@@ -97,3 +105,38 @@ rule episodes:
         "Drawing {wildcards.shot}-shot episodes of {wildcards.domain}"
     script:
         "../scripts/episodes.py"
+
+
+# The pictures themselves are no output: those of all lists lie together, a new list adds what is new in
+# it, and they may be deleted without that what was made with them runs again.
+rule pictures:
+    input:
+        index=lambda wildcards: index_file(wildcards.data, shown_split(wildcards)),
+        episodes=lambda wildcards: (
+            f"{FOLDER}/episodes/{wildcards.data}/{wildcards.which}.parquet"
+            if wildcards.of == "episodes"
+            else []
+        ),
+    output:
+        f"{FOLDER}/{{of}}/{{data}}/{{which}}.pictures.json",
+    log:
+        f"{FOLDER}/logs/pictures/{{of}}-{{data}}-{{which}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/pictures/{{of}}-{{data}}-{{which}}.tsv"
+    wildcard_constraints:
+        of="episodes|index",
+        which="[^/.]+",
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(120),
+    params:
+        settings=jobs.picture_settings(),
+        before=lambda wildcards: pictures_of(wildcards.data, shown_split(wildcards)),
+        folder=lambda wildcards: f"{FOLDER}/pictures/{wildcards.data}/{shown_split(wildcards)}",
+    message:
+        "Preparing pictures of {wildcards.data}, {wildcards.which}"
+    script:
+        "../scripts/pictures.py"

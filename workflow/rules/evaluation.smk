@@ -21,6 +21,7 @@ for FAMILY, VARIANTS in jobs.families.items():
             unpack(functools.partial(given_to, VARIANTS)),
             index=lambda wildcards: index_of(wildcards.domain),
             episodes=EPISODES,
+            pictures=PICTURES,
         output:
             rows=expand(ROWS, variant=VARIANTS, allow_missing=True),
             predictions=expand(PREDICTIONS, variant=VARIANTS, allow_missing=True),

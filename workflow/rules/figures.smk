@@ -71,6 +71,7 @@ if TRAINED:
 rule episode_grid:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
+        pictures=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{run.seeds[0]}.pictures.json",
         rows=lambda wildcards: of_episodes(ROWS, wildcards),
         predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:
@@ -103,6 +104,7 @@ rule episode_grid:
 rule gallery:
     input:
         index=lambda wildcards: index_of(wildcards.domain),
+        pictures=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{run.seeds[0]}.pictures.json",
         rows=lambda wildcards: of_episodes(ROWS, wildcards),
         predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:

@@ -63,6 +63,10 @@ rule source:
     input:
         source=index_file(run.source.data, SOURCE_SPLIT),
         validation=index_file(run.source.validation.data, run.source.validation.split),
+        source_pictures=ALL_PICTURES.format(data=run.source.data, split=SOURCE_SPLIT),
+        validation_pictures=ALL_PICTURES.format(
+            data=run.source.validation.data, split=run.source.validation.split
+        ),
         weights=lambda wildcards: weights_of(run.backbone_of_host(host_of(wildcards))) or [],
     output:
         checkpoint=CHECKPOINT,

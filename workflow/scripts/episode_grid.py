@@ -7,5 +7,6 @@ with job(snakemake.log[0]):
         snakemake.input.rows,
         snakemake.input.predictions,
         snakemake.params.variants,
+        snakemake.input.pictures,
     )
     style.save(figure, snakemake.output, snakemake.input)

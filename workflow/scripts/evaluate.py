@@ -18,4 +18,5 @@ with job(snakemake.log[0]):
         snakemake.params.kept,
         compute_settings(snakemake.config),
         snakemake.threads,
+        snakemake.input.pictures,
     )

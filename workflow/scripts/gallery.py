@@ -8,4 +8,5 @@ with job(snakemake.log[0]):
         snakemake.input.predictions,
         snakemake.params.variants,
         snakemake.output[0],
+        snakemake.input.pictures,
     )

@@ -10,4 +10,5 @@ with job(snakemake.log[0]):
         snakemake.output,
         snakemake.params.kept,
         compute_settings(snakemake.config),
+        snakemake.input.pictures,
     )

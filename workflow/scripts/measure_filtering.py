@@ -11,4 +11,5 @@ with job(snakemake.log[0]):
         snakemake.input.weights or None,
         snakemake.output[0],
         compute_settings(snakemake.config),
+        snakemake.input.pictures,
     )

@@ -15,4 +15,6 @@ with job(snakemake.log[0], settings["threads"]):
         snakemake.params.state,
         compute_settings(snakemake.config),
         snakemake.threads,
+        snakemake.input.source_pictures,
+        snakemake.input.validation_pictures,
     )

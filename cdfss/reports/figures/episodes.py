@@ -42,7 +42,7 @@ class Episode:
 
 
 def load_episodes(
-    index_path, rows_paths, prediction_paths, variants, number: int, besides=()
+    index_path, rows_paths, prediction_paths, variants, number: int, besides=(), prepared=None
 ) -> list[Episode]:
     """`number` episodes at even distances by the first variant's IoU, from the worst to the best.
 
@@ -50,8 +50,9 @@ def load_episodes(
         rows_paths, prediction_paths: of one domain, shot and seed.
         variants: names.
         besides: numbers of episodes that must be among them.
+        prepared: the `pictures` of `index.load`.
     """
-    rows, pictures, first = results.load(rows_paths), index.load(index_path), next(iter(variants))
+    rows, pictures, first = results.load(rows_paths), index.load(index_path, prepared), next(iter(variants))
     made = provenance.facts_of([*rows_paths, *prediction_paths])
     provenance.must_agree(made)
     provenance.must_be_of(pictures.identity, made)
@@ -80,14 +81,14 @@ def load_episodes(
     ]
 
 
-def episode_grid(index_path, rows_paths, prediction_paths, titles: dict):
+def episode_grid(index_path, rows_paths, prediction_paths, titles: dict, prepared=None):
     """Worst, median and best episode of a domain by the first variant's IoU: support, truth, masks.
 
     Args:
-        index_path, rows_paths, prediction_paths: as `load_episodes`.
+        index_path, rows_paths, prediction_paths, prepared: as `load_episodes`.
         titles: by variant, in column order; IoUs of all variants are printed above their masks.
     """
-    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, 3)
+    shown = load_episodes(index_path, rows_paths, prediction_paths, titles, 3, prepared=prepared)
     columns = 2 + len(titles)
     figure, axes = picture_grid(len(shown), columns, 7, 1.25 * len(shown) + 0.3)
     names = {1: ("only",), 2: ("worst", "best"), 3: ("worst", "median", "best")}[len(shown)]

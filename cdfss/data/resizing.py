@@ -80,16 +80,20 @@ def prepare(
         pictures = sum(kind == "image" for _, kind, _, _ in tasks)
         log(
             f"{name}: {pictures:,} pictures and {len(tasks) - pictures:,} masks at {size} px take about "
-            f"{needed / 1e9:.2g} GB in {folder}, where {free / 1e9:.3g} GB are free"
+            f"{_in_words(needed)} in {folder}, where {_in_words(free)} are free"
         )
         if needed > free:
             raise CdfssError(
-                f"{name}: pictures at {size} px need about {needed / 1e9:.2g} GB in {folder}, where "
-                f"{free / 1e9:.2g} GB are free. Make room there, or lower image_size or the number of "
+                f"{name}: pictures at {size} px need about {_in_words(needed)} in {folder}, where "
+                f"{_in_words(free)} are free. Make room there, or lower image_size or the number of "
                 "episodes"
             )
         with replacing(folder / f"{secrets.token_hex(4)}.arrow") as temporary:
             _write(tasks, temporary, facts_of(index.identity, size), name, threads)
+
+
+def _in_words(number: int) -> str:
+    return f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"
 
 
 @contextmanager

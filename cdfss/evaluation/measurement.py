@@ -209,9 +209,7 @@ def features(
             }
         ]
 
-    _every_episode(
-        variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES, pictures
-    )
+    _every_episode(variants, index_path, episodes_path, paths, kept, compute, measure, FEATURES, pictures)
 
 
 def filtering(
@@ -327,7 +325,15 @@ def _information(support_maps, query_maps) -> dict:
 
 
 def _every_episode(
-    variants: dict[str, dict], index_path, episodes_path, paths, kept, compute: dict, measure, schema, pictures
+    variants: dict[str, dict],
+    index_path,
+    episodes_path,
+    paths,
+    kept,
+    compute: dict,
+    measure,
+    schema,
+    pictures,
 ):
     """Rows of `measure` for episodes of a list, of each variant written to its path.
 

@@ -1,6 +1,7 @@
 """Edited pictures and changed code: what is noticed, made again, refused; and equal bytes."""
 
 import os
+import re
 import shutil
 
 import pandas as pd
@@ -303,3 +304,22 @@ def test_a_model_gives_the_same_bytes_whatever_cores_batches_and_shards(project)
     assert first == second
     for mine, theirs in zip(rows, others, strict=True):
         pd.testing.assert_frame_equal(mine, theirs.reset_index(drop=True), check_exact=True)
+
+
+def test_prepared_pictures_may_be_deleted_and_a_variant_be_added_without_running_others_again(project):
+    own_data(project)
+    name = project.write("small.yaml", SMALL.replace("  foreground: {method: foreground}\n", ""))
+    rows = [f"results/small/rows/mine/{v}/1shot-seed0/0.parquet" for v in ("copy", "foreground")]
+    output = project.run("--cores", "2", rows[0], "--configfile", name)
+    assert re.search(r"pictures and \d masks at 64 px take about .* are free", output)
+    before = (project.folder / rows[0]).stat().st_mtime_ns
+    shutil.rmtree(project.folder / "results" / "small" / "pictures")
+    project.write(name, SMALL)
+    output = project.run("--cores", "2", *rows, "--configfile", name)
+    assert "no prepared pictures" in output
+    output = project.run(
+        "--cores", "2", *rows, "--configfile", name, "-R", "pictures", "--until", "pictures"
+    )
+    assert "64 px take about" in output
+    assert project.jobs(*rows, "--configfile", name) == {}
+    assert (project.folder / rows[0]).stat().st_mtime_ns == before

@@ -59,6 +59,7 @@ def test_the_papers_run_is_planned_with_nothing_there(project):
     families = ("evaluate", "evaluate_untrained", "evaluate_on_processor")
     assert [jobs[family] for family in families] == [4 * 2] * 3
     assert jobs["episodes"] == 4 * 2
+    assert jobs["pictures"] == 4 * 2 + 2  # of each list, and what a source model is trained and tried on
     assert (jobs["download"], jobs["index"]) == (5, 6)  # FSS-1000's test and validation split
     assert jobs["source"] == jobs["backbone"] == jobs["page"] == 1
     assert (jobs["table"], jobs["figure"], jobs["episode_grid"]) == (9, 11, 8)

@@ -69,10 +69,20 @@ def resize_query(x: Tensor, size) -> Tensor:
     return x.view(batch, hs, ws, channels, *size).permute(0, 3, 4, 5, 1, 2)
 
 
+@torch.no_grad()
+def features(model, images: Tensor) -> list[list[Tensor]]:
+    """Maps of the backbone as it is published, by stride."""
+    maps = iter(model.backbone.maps(model.backbone.network, images))
+    return [[next(maps) for _ in range(number)] for number in model.backbone.facts.layers]
+
+
 def logits(model, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     """Logits (B, 2, S, S) of query images (B, 3, S, S) given supports and masks (B, S, S)."""
-    with torch.no_grad():
-        query_levels, support_levels = model.backbone(query), model.backbone(support)
+    return compared(model, features(model, query), features(model, support), mask)
+
+
+def compared(model, query_levels, support_levels, mask: Tensor) -> Tensor:
+    """`logits` from the `features` of both."""
     encoded = []
     for level, encoder in enumerate(
         (model.learner.encoder_layer2, model.learner.encoder_layer3, model.learner.encoder_layer4)
@@ -91,7 +101,7 @@ def logits(model, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     x = model.learner.decoder1(mixed.mean((-2, -1)))
     x = F.interpolate(x, [2 * side for side in x.shape[-2:]], mode="bilinear", align_corners=True)
     x = model.learner.decoder2(x)
-    return F.interpolate(x, tuple(query.shape[-2:]), mode="bilinear", align_corners=True)
+    return F.interpolate(x, tuple(mask.shape[-2:]), mode="bilinear", align_corners=True)
 
 
 def adapt(model, supports: Tensor, masks: Tensor, steps: int, rate: float):

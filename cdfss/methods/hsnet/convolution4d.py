@@ -39,7 +39,7 @@ class CenterPivotConv4d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, hs, ws, hq, wq, I) -> (B, ceil(hs / stride), ceil(ws / stride), hq, wq, O)."""
-        strided = x[:, :: self.support_stride, :: self.support_stride]
+        strided = self._strided(x)
         planes = _convolved(strided.flatten(0, 2), self.conv1.weight, self._bias, self.padding)
         return planes.unflatten(0, strided.shape[:3]) + self._over_support(x)
 
@@ -52,7 +52,7 @@ class CenterPivotConv4d(nn.Module):
         x (B, hs, ws, h, w, I) -> (B, ceil(hs / stride), ceil(ws / stride), *size, O).
         """
         over_support = resize_query_plane(self._over_support(x), size)
-        strided = x[:, :: self.support_stride, :: self.support_stride]
+        strided = self._strided(x)
         planes = strided.flatten(0, 2)  # (N, h, w, I)
         number, height, width, _ = planes.shape
         channels, _, kernel, _ = self.conv1.weight.shape
@@ -100,6 +100,11 @@ class CenterPivotConv4d(nn.Module):
         hs, ws = (-(-side // self.support_stride) for side in plane.size)
         return x.view(batch, hs, ws, hq, wq, outputs)
 
+    def _strided(self, x: Tensor) -> Tensor:
+        """x at the support positions that are the centre of a window."""
+        stride = self.support_stride
+        return x if stride == 1 else x[:, ::stride, ::stride]  # of a slice the gradient is a copy
+
     @property
     def _bias(self) -> Tensor:
         return self.conv1.bias + self.conv2.bias
@@ -108,13 +113,11 @@ class CenterPivotConv4d(nn.Module):
         """conv2 without its bias."""
         batch, hs, ws, hq, wq, channels = x.shape
         if hs * ws <= self.conv2.weight[0, 0].numel():
-            # The plane is smaller than the kernel: one dense product does less work. As a convolution it
-            # is as fast as the others, which not every library's matrix product is.
+            # The plane is smaller than the kernel: one dense product does less work.
             dense = self._form((hs, ws), lambda: self._make_dense(hs, ws))
             x = x.flatten(1, 2).permute(0, 2, 3, 1, 4).reshape(batch, hq, wq, hs * ws * channels)
-            y = _convolved(x, dense, None, 0)
             side, other = (-(-n // self.support_stride) for n in (hs, ws))
-            return y.unflatten(3, (side, other, -1)).permute(0, 3, 4, 1, 2, 5)
+            return (x @ dense).unflatten(3, (side, other, -1)).permute(0, 3, 4, 1, 2, 5)
         x = x.flatten(3, 4).permute(0, 4, 1, 2, 3)  # (B, I, hs, ws, hq * wq)
         y = _conv3d(x, self.conv2.weight[..., None], self.support_stride, self.padding)
         return y.permute(0, 2, 3, 4, 1).unflatten(3, (hq, wq))
@@ -140,15 +143,15 @@ class CenterPivotConv4d(nn.Module):
         return list(self.conv1.weight.permute(2, 1, 3, 0).flatten(2).contiguous())
 
     def _make_dense(self, hs: int, ws: int) -> Tensor:
-        """conv2 without bias on a plane (hs, ws) as a convolution (hs' * ws' * O, hs * ws * I, 1, 1)."""
+        """conv2 without bias on a plane (hs, ws) as a matrix (hs * ws * I, hs' * ws' * O)."""
         weight = self.conv2.weight
         out_channels, in_channels = weight.shape[:2]
         (out_hs, rows), (out_ws, columns) = self._taps(hs), self._taps(ws)
         # dense[o, i, y', y, x', x] is the kernel's entry that carries (y, x) to (y', x').
         padded = F.pad(weight, (0, 1, 0, 1))  # one more row and column of zeros: beyond the kernel
         dense = padded[:, :, rows[:, :, None, None], columns]
-        dense = dense.permute(2, 4, 0, 3, 5, 1)
-        return dense.reshape(out_hs * out_ws * out_channels, hs * ws * in_channels, 1, 1)
+        dense = dense.permute(3, 5, 1, 2, 4, 0)
+        return dense.reshape(hs * ws * in_channels, out_hs * out_ws * out_channels)
 
     def _taps(self, side: int) -> tuple[int, Tensor]:
         """Output positions of an axis, and the kernel's index (kernel if none) of output and input."""

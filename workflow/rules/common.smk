@@ -65,6 +65,11 @@ def index_of(domain):
     return index_file(domain, run.domains[domain].split)
 
 
+def shown_split(wildcards):
+    """Split of the pictures of a list or an index."""
+    return run.domains[wildcards.data].split if wildcards.of == "episodes" else wildcards.which
+
+
 def main_process():
     """Whether this is the user's own Snakemake, not the one of a single job."""
     return workflow.exec_mode == workflow.exec_mode.DEFAULT

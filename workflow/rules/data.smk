@@ -7,11 +7,6 @@ PICTURES = f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{{seed}}.pictures.jso
 ALL_PICTURES = f"{FOLDER}/index/{{data}}/{{split}}.pictures.json"
 
 
-def shown_split(wildcards):
-    """Split of the pictures of a list or an index."""
-    return run.domains[wildcards.data].split if wildcards.of == "episodes" else wildcards.which
-
-
 rule download:
     output:
         f"{run.folder}/{{data}}/{{origin}}/complete.json",

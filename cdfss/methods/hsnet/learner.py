@@ -95,9 +95,14 @@ def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """Layers of an encoder on (B, hs, ws, hq, wq, C)."""
     for layer in layers:
         if isinstance(layer, nn.GroupNorm):
-            # Of five dimensions torch normalises channels last without a copy.
-            planes = layer(x.flatten(1, 2).permute(0, 4, 1, 2, 3))
-            x = planes.permute(0, 2, 3, 4, 1).unflatten(1, x.shape[1:3])
+            x = _normalised(layer, x).unflatten(1, x.shape[1:3])
         else:
             x = layer(x)
     return x
+
+
+def _normalised(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    """The normalisation of (B, hs, ws, hq, wq, C), over all but B within each group of channels."""
+    # Channels first: channels last, torch sums up value by value, and variances lose two digits.
+    planes = layer(x.flatten(1, 2).permute(0, 4, 1, 2, 3).contiguous())
+    return planes.permute(0, 2, 3, 4, 1).contiguous()

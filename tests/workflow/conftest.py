@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,3 +61,14 @@ class Project:
     def write(self, name, text):
         (self.folder / name).write_text(text)
         return name
+
+
+def prepared(results):
+    """Prepared pictures below results, by folder: their rows in order, for it depends on the order of jobs
+    which file holds them."""
+    found = {}
+    for path in sorted(Path(results).glob("*/pictures/*/*/*.arrow")):
+        with pa.OSFile(str(path)) as file:
+            rows = pa.ipc.open_file(file).read_all().to_pylist()
+        found.setdefault(path.parent.relative_to(results).as_posix(), []).extend(rows)
+    return {folder: sorted(map(repr, rows)) for folder, rows in found.items()}

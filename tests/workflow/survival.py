@@ -27,7 +27,7 @@ from conftest import serving, write_picture
 from cdfss.data import synthetic
 from cdfss.data.formats import deepglobe, isic2018
 
-from .conftest import Project
+from .conftest import Project, prepared
 
 CONFIGURATION = """
 name: s
@@ -293,8 +293,9 @@ def seconds_until_gone(folder, limit: float) -> float:
 
 
 def results(folder) -> list[Path]:
-    """Files that jobs have made; no logs, benchmarks, states of jobs, or hidden ones in the making."""
-    apart = {"logs", "benchmarks", "state", "kept"}
+    """Files that jobs have made; no logs, benchmarks, states of jobs, prepared pictures, or hidden ones in
+    the making."""
+    apart = {"logs", "benchmarks", "state", "kept", "pictures"}
     paths = [p for p in (folder / "results").rglob("*") if not apart & {*p.relative_to(folder).parts}]
     return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 
@@ -322,7 +323,7 @@ def contents(folder) -> dict:
     table 6, the figure of seconds, on the page the whole table 6; where a data set lies and the times of
     its files.
     """
-    found = {}
+    found = prepared(folder / "results")
     for path in results(folder):
         name = path.relative_to(folder).as_posix()
         if "/cost/" in name:

@@ -10,7 +10,7 @@ import yaml
 from conftest import square_mask, write_picture
 from PIL import Image, ImageOps
 
-from .conftest import Project
+from .conftest import Project, prepared
 from .test_plan import SMALL, own_data
 
 ROWS = "results/small/rows/mine/{}/1shot-seed0/0.parquet"
@@ -129,37 +129,40 @@ def with_variants(project, **variants):
 
 def test_an_added_variant_is_computed_alone_and_its_absence_loses_nothing(project, finished):
     kept = project.folder / KEPT
+    rows = [ROWS.format(variant) for variant in ("copy", "foreground", "again")]
 
     def inode(variant):
         return (kept / variant / "rows.parquet").stat().st_ino
 
     first = {variant: inode(variant) for variant in ("copy", "foreground")}
     more = with_variants(project, again={"method": "copy"})
-    for name in (more, finished, more):
-        project.run("--cores", "2", "--configfile", name)
+    for name, targets in ((more, rows), (finished, rows[:2]), (more, rows)):
+        project.run("--cores", "2", *targets, "--configfile", name)
         assert {variant: inode(variant) for variant in first} == first
-        assert "Nothing to be done" in project.run("--cores", "2", "--configfile", name)
+        assert (project.folder / rows[0]).stat().st_ino == first["copy"]
+        assert project.jobs(*targets, "--configfile", name) == {}
         first |= {"again": inode("again")}
     # What is kept of a variant goes with its rows.
     assert {path.name for path in kept.iterdir()} == {"copy", "foreground", "again"}
     for variant in ("again", "copy"):
         (project.folder / ROWS.format(variant)).unlink()
-    project.run("--cores", "2", "--configfile", finished)
+    project.run("--cores", "2", *rows[:2], "--configfile", finished)
     assert {path.name for path in kept.iterdir()} == {"copy", "foreground"}
-    assert (project.folder / ROWS.format("copy")).stat().st_ino == inode("copy") == first["copy"]
+    assert (project.folder / rows[0]).stat().st_ino == inode("copy") == first["copy"]
 
 
 def test_deleted_rows_come_back_from_what_is_kept_or_are_computed_again(project, finished):
     rows = project.folder / ROWS.format("copy")
     before, inode = rows.read_bytes(), (project.folder / KEPT / "copy" / "rows.parquet").stat().st_ino
+    arguments = ("--cores", "2", ROWS.format("copy"), "--configfile", finished)
     rows.unlink()
-    project.run("--cores", "2", "--configfile", finished)
+    project.run(*arguments)
     assert (rows.read_bytes(), rows.stat().st_ino) == (before, inode)
     # As the docs say, what is forced is computed where nothing is kept.
-    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_on_processor")
+    project.run(*arguments, "-R", "evaluate_on_processor")
     assert rows.stat().st_ino == inode
     (project.folder / "results" / "small" / "kept").rename(project.folder / "aside")
-    project.run("--cores", "2", "--configfile", finished, "-R", "evaluate_on_processor")
+    project.run(*arguments, "-R", "evaluate_on_processor")
     assert rows.stat().st_ino != inode
     assert rows.read_bytes() == before
 
@@ -238,11 +241,11 @@ def contents(project):
     """Bytes of all results that hold no seconds, by path."""
     folder = project.folder / "results"
     apart = ("cost", "logs", "benchmarks", "kept")  # and what shows them: table 6, a figure and the page
-    return {
+    return prepared(folder) | {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not {*path.relative_to(folder).parts} & {*apart}
+        and not {*path.relative_to(folder).parts} & {*apart, "pictures"}
         and not path.name.startswith(("table6", "iou_by_seconds", "index.html"))
         and not path.name.endswith(".files.parquet")
     }

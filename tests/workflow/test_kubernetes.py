@@ -78,9 +78,10 @@ def asked_for(project, target, *arguments):
 def test_a_training_asks_for_image_gpu_memory_and_volume_and_for_more_memory_each_time(project):
     own_data(project)
     name = with_models(project)
-    for split in ("source/trn", "mine/test"):  # only what comes next is asked for
-        path = project.folder / "results" / "small" / "index" / f"{split}.parquet"
-        path.parent.mkdir(parents=True)
+    # Only what comes next is asked for.
+    for file in ("source/trn.parquet", "source/trn.pictures.json", "mine/test.parquet"):
+        path = project.folder / "results" / "small" / "index" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     target = "results/small/source/0/checkpoint.safetensors"
     jobs, output = asked_for(project, target, "--rerun-triggers", "mtime", "--configfile", name)

@@ -342,7 +342,7 @@ def contents(folder) -> dict:
             found[name] = re.sub(
                 r'<article class="table" id="table6".*?</article>', "", path.read_text(), flags=re.S
             )
-        elif "/index/" in name:
+        elif "/index/" in name and path.suffix == ".parquet":
             table = pq.read_table(path, partitioning=None)
             facts = json.loads(table.schema.metadata[b"cdfss"])
             facts = {key: value for key, value in facts.items() if key not in ("root", "beside")}

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from types import SimpleNamespace
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -205,6 +206,31 @@ def test_a_signal_ends_a_run_within_seconds_and_the_same_command_goes_on(stage, 
             assert "Traceback" not in run.output
             assert survival.locks(project.folder) == []
     assert_as_undisturbed(project, arguments, undisturbed)
+
+
+def test_an_evaluation_that_was_killed_goes_on_after_the_episodes_that_it_has_kept(begun):
+    project, _ = begun("evaluation")
+    code = project.folder / "cdfss" / "evaluation" / "together.py"
+    assert "EVERY = 60.0" in code.read_text()
+    code.write_text(code.read_text().replace("EVERY = 60.0", "EVERY = 0.0"))
+    text = survival.CONFIGURATION.replace("landcover: {episodes: 6}", "landcover: {episodes: 30}")
+    cost = "results/s/cost/landcover/apm_s_acpa/1shot-seed0-source0/0.parquet"
+    arguments = ("--cores", "2", cost, "--configfile", project.write("more.yaml", text))
+    place = project.folder / "results/s/kept/rows/landcover/1shot-seed0-source0/0/apm_s_acpa"
+    run = Run(project, *arguments)
+    while not (place / "cost.parquet").exists():
+        assert not run.ended(), run.output
+        time.sleep(POLL)
+    run.signal("group", None, signal.SIGKILL)
+    run.wait()
+    survival.seconds_until_gone(project.folder, 10)
+    kept = pd.read_parquet(place / "cost.parquet")
+    assert 0 < len(kept) < 30
+    project.run(*arguments)
+    found = pd.read_parquet(project.folder / cost)
+    assert len(found) == 30
+    # No second computation takes the same seconds.
+    pd.testing.assert_frame_equal(found[: len(kept)], kept, check_exact=True)
 
 
 @pytest.fixture

@@ -306,6 +306,13 @@ def test_one_variants_learning_rate_plans_that_variant_alone(project):
     jobs = project.jobs("--configfile", name)
     assert jobs == {"filtering": 1, "table": 1, "figure": 1, "page": 1, "all": 1, "total": 5}
     values.pop("analysis")
+    # Nor is a change missed where a variant was added that the table does not show.
+    values["variants"]["apm_s"]["learning_rate"] = 0.5
+    values["variants"]["both"] = {"modules": ["apm_s", "acpa"], "main": False}
+    project.write(name, yaml.safe_dump(values, sort_keys=False))
+    assert project.jobs("results/table1.md", "--configfile", name)["evaluate"] == 1
+    values["variants"].pop("both")
+    values["variants"]["apm_s"].pop("learning_rate")
     # A touched checkpoint loses no finished evaluation.
     project.write(name, yaml.safe_dump(values, sort_keys=False))
     (project.folder / "results" / "small" / "source" / "0" / "checkpoint.safetensors").touch()

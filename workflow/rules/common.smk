@@ -267,16 +267,33 @@ def of_every_list(pattern, variants):
     return of_variants(pattern, variants, domain=run.domains, shot=run.shots, seed=run.seeds)
 
 
+def beside(variants, **lists):
+    """Rows of others that the jobs of some variants make as well, which only have to be there.
+
+    Of a job with a file that was never made Snakemake knows no earlier settings. Were only one asked for
+    that is there, it would stay, whatever its settings are now.
+
+    Args:
+        lists: as `of_variants`.
+    """
+    families = set(map(jobs.family_of, variants))
+    others = [name for name in run.variants if jobs.family_of(name) in families and name not in variants]
+    return list(map(ancient, of_variants(ROWS, others, **lists)))
+
+
+def lists_of(wildcards):
+    """Lists that pictures of episodes of one domain and number of shots are of, for `of_variants`."""
+    return {
+        "domain": [wildcards.domain],
+        "shot": [int(wildcards.shot)],
+        "seed": run.seeds[:1],
+        "sources": 1,
+    }
+
+
 def of_episodes(pattern, wildcards):
-    """Files that pictures of episodes of one domain and number of shots are made from."""
-    return of_variants(
-        pattern,
-        shown.pictured,
-        sources=1,
-        domain=[wildcards.domain],
-        shot=[int(wildcards.shot)],
-        seed=run.seeds[:1],
-    )
+    """Files that such pictures are made from."""
+    return of_variants(pattern, shown.pictured, **lists_of(wildcards))
 
 
 def measurements():
@@ -312,6 +329,7 @@ def inputs_of(entry):
     filtered = expand(FILTERED, domain=run.domains) if FIRST_HSNET else []
     return {
         "rows": of_every_list(ROWS, names),
+        "beside": beside(names, domain=run.domains, shot=run.shots, seed=run.seeds),
         "features": measurements() if "features" in entry.needs else [],
         "filtered": filtered if "filtered" in entry.needs else [],
         "index": list(map(index_of, run.domains)) if "index" in entry.needs else [],

@@ -73,6 +73,7 @@ rule episode_grid:
         index=lambda wildcards: index_of(wildcards.domain),
         pictures=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{run.seeds[0]}.pictures.json",
         rows=lambda wildcards: of_episodes(ROWS, wildcards),
+        beside=lambda wildcards: beside(shown.pictured, **lists_of(wildcards)),
         predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:
         report(
@@ -106,6 +107,7 @@ rule gallery:
         index=lambda wildcards: index_of(wildcards.domain),
         pictures=f"{FOLDER}/episodes/{{domain}}/{{shot}}shot-seed{run.seeds[0]}.pictures.json",
         rows=lambda wildcards: of_episodes(ROWS, wildcards),
+        beside=lambda wildcards: beside(shown.pictured, **lists_of(wildcards)),
         predictions=lambda wildcards: of_episodes(PREDICTIONS, wildcards),
     output:
         GALLERY,

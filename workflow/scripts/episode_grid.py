@@ -9,4 +9,5 @@ with job(snakemake.log[0]):
         snakemake.params.variants,
         snakemake.input.pictures,
     )
-    style.save(figure, snakemake.output, snakemake.input)
+    made_from = [snakemake.input.index, *snakemake.input.rows, *snakemake.input.predictions]
+    style.save(figure, snakemake.output, made_from)

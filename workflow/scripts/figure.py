@@ -12,4 +12,6 @@ with job(snakemake.log[0]):
         snakemake.input.cost,
         snakemake.params.settings,
     )
-    style.save(figure, snakemake.output, snakemake.input)
+    given = snakemake.input
+    made_from = [*given.rows, *given.features, *given.filtered, *given.index, *given.cost]
+    style.save(figure, snakemake.output, made_from)

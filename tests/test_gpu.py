@@ -52,15 +52,14 @@ def test_source_training_on_a_gpu_equals_that_on_the_processor(cache, kind):
     assert_learnt(there)
 
 
-def test_compiled_layers_on_a_gpu_agree():
+def test_compiled_steps_on_a_gpu_agree():
     query, supports, masks = (t.to(CUDA) for t in episode_of())
     model = balanced(small_hsnet(modules=["apm_m", "acpa"]).to(CUDA), query, supports, masks)
     model.learner.requires_grad_(False)
     with precision("float32", CUDA):
         plain = adapt(model, supports, masks, 3, 0.05)
         predicted = plain.predict(query)
-        model.learner.compile_mixing()
-        compiled = adapt(model, supports, masks, 3, 0.05)
+        compiled = adapt(model, supports, masks, 3, 0.05, runner=Runner(compiled=True))
         assert compiled.losses.tolist() == pytest.approx(plain.losses.tolist(), rel=1e-4)
         assert (compiled.predict(query) != predicted).float().mean() < 0.01
 

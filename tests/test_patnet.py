@@ -65,16 +65,8 @@ def literal_logits(model, query, support, mask, weights):
         ]
         for side, maps in zip(sides, zip(*pairs)):
             side.append(list(maps))
-    levels = iter(sides)
-    stand_in = SimpleNamespace(
-        backbone=lambda images: next(levels),
-        learner=model.learner,
-        chain=model.chain,
-        masker=None,
-        attention=None,
-    )
-    pictures = torch.zeros(len(mask), 3, *mask.shape[-2:])
-    return plain.logits(stand_in, pictures, pictures, torch.ones_like(mask).to(query[0][0].dtype))
+    stand_in = SimpleNamespace(learner=model.learner, chain=model.chain)
+    return plain.compared(stand_in, *sides, torch.ones_like(mask).to(query[0][0].dtype))
 
 
 def case(kind, dtype=torch.float64, channels=24):

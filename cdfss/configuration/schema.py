@@ -213,8 +213,8 @@ class Compute(Section):
     )
     compile: bool = Field(
         False,
-        description="torch.compile for whole steps of an adaptation of modules, and for mixing layers and "
-        "decoder of the source training; no gain on a processor; needs a C++ compiler and torch 2.14",
+        description="torch.compile for whole steps of an adaptation of modules; no gain on a processor; "
+        "needs a C++ compiler and torch 2.14",
     )
     episodes_at_once: Literal["auto"] | Count = Field(
         "auto",

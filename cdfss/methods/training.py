@@ -55,15 +55,12 @@ class Trainee:
     trained: nn.Module
     optimiser: torch.optim.Optimizer
 
-    def __init__(
-        self, settings: dict, weights: str | Path | None, device: torch.device, compiled: bool = False
-    ):
+    def __init__(self, settings: dict, weights: str | Path | None, device: torch.device):
         """Build the model; torch's generator stands at the seed of the training.
 
         Args:
             settings: `Jobs.source_settings`.
             weights: published file of the backbone, or "imagenet" for installed ones.
-            compiled: whether torch.compile may be used.
         """
         raise NotImplementedError
 
@@ -202,7 +199,6 @@ def train(
     device: torch.device,
     cache: float = 0.0,
     workers: int = 0,
-    compiled: bool = False,
 ) -> pd.DataFrame:
     """Train, resuming from `state_folder` when it holds the state of the same training.
 
@@ -215,7 +211,6 @@ def train(
             train_miou, validation_miou (0..1).
         cache: bytes of frozen features that may be kept, of source and validation together.
         workers: processes that load pictures where features are not kept; 0 loads in this one.
-        compiled: whether torch.compile may be used.
 
     Returns:
         The history.
@@ -223,7 +218,7 @@ def train(
     found = importlib.import_module(hosts.of(settings).training).Trainee
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings["seed"])
-        trainee = found(settings, weights, device, compiled)
+        trainee = found(settings, weights, device)
     model = trainee.model
     state = _State(Path(state_folder) / "state.pt", trainee.trained, trainee.optimiser)
     rows = source.rows
@@ -458,7 +453,6 @@ def run(
             chosen,
             cache=1e9 * compute["cache_gb"],
             workers=threads - 1 if chosen.type == "cuda" else 0,
-            compiled=compute["compile"],
         )
     source_model.write_identity(checkpoint, identity)
     shutil.rmtree(folder)

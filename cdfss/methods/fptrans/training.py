@@ -20,7 +20,7 @@ PAIRWISE = 0.02  # weight of that loss (pair_lossW)
 class Trainee(training.Trainee):
     """FPTrans, all of which is trained but the frozen copy."""
 
-    def __init__(self, settings, weights, device, compiled=False):
+    def __init__(self, settings, weights, device):
         self.backbone, self.seed = settings["backbone"], settings["seed"]
         self.model = FPTrans.on(self.backbone, weights, settings["image_size"]).to(device)
         self.trained = nn.ModuleDict({"encoder": self.model.encoder, "purifier": self.model.purifier})

@@ -68,16 +68,6 @@ class HypercorrelationLearner(nn.Module):
         decoded = F.interpolate(decoded, size, mode="bilinear", align_corners=True)
         return self.decoder2(decoded)
 
-    def compile_mixing(self) -> None:
-        """Let torch.compile make code for the mixing layers and the decoder, at their first use."""
-        import torch._dynamo  # slow to import
-
-        # A form for each part, with and without gradients and for each size of a batch. Since torch 2.7
-        # another name is the documented one, and this one means the same.
-        torch._dynamo.config.cache_size_limit = 64
-        for layers in (self.encoder_layer4to3, self.encoder_layer3to2, self.decoder1, self.decoder2):
-            layers.compile(dynamic=False)
-
 
 def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
     blocks = []

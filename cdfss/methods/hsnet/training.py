@@ -14,11 +14,9 @@ class Trainee(training.Trainee):
 
     network = HSNet
 
-    def __init__(self, settings, weights, device, compiled=False):
+    def __init__(self, settings, weights, device):
         self.model = self.network(settings["backbone"], weights, image_size=settings["image_size"])
         self.model.to(device).train()
-        if compiled:
-            self.model.learner.compile_mixing()
         self.trained = nn.ModuleDict({part: getattr(self.model, part) for part in self.model.SOURCE_PARTS})
         self.optimiser = torch.optim.Adam(self.trained.parameters(), lr=settings["learning_rate"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,9 +46,10 @@ class HypercorrelationLearner(nn.Module):
 
     def mix(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
         """Squeezed encodings of the three strides -> logits (B, 2, 2 h, 2 w), h at stride 8."""
-        mixed = _through(self.encoder_layer4to3, middle + resize_query_plane(coarse, middle.shape[3:5]))
-        mixed = _through(self.encoder_layer3to2, fine + resize_query_plane(mixed, fine.shape[3:5]))
-        return self._decoded(mixed)
+        mixed = middle + resize_query_plane(coarse, middle.shape[3:5])
+        mixed = _through(self.encoder_layer4to3, mixed, mixing=True)
+        mixed = fine + resize_query_plane(mixed, fine.shape[3:5])
+        return self._decoded(_through(self.encoder_layer3to2, mixed, mixing=True))
 
     def prepare(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """The share of the two finer encodings in the first layers of mixing, which are linear."""
@@ -58,7 +60,8 @@ class HypercorrelationLearner(nn.Module):
         mixed = coarse
         for layers, share in ((self.encoder_layer4to3, middle), (self.encoder_layer3to2, fine)):
             first, *others = layers
-            mixed = _through(others, share + first.of_resized(mixed, share.shape[3:5]))
+            mixed = share + first.of_resized(mixed, share.shape[3:5])
+            mixed = _through(others, mixed, mixing=True)
         return self._decoded(mixed)
 
     def _decoded(self, mixed: Tensor) -> Tensor:
@@ -81,18 +84,30 @@ def _encoder(channels: int, widths, kernels, strides) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+def _through(layers: Iterable[nn.Module], x: Tensor, mixing: bool = False) -> Tensor:
     """Layers of an encoder on (B, hs, ws, hq, wq, C)."""
     for layer in layers:
         if isinstance(layer, nn.GroupNorm):
-            x = _normalised(layer, x).unflatten(1, x.shape[1:3])
+            normalised = (_varying if mixing else _normalised)(layer, x.flatten(1, 2))
+            x = normalised.unflatten(1, x.shape[1:3])
         else:
             x = layer(x)
     return x
 
 
 def _normalised(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-    """The normalisation of (B, hs, ws, hq, wq, C), over all but B within each group of channels."""
-    # Channels first: channels last, torch sums up value by value, and variances lose two digits.
-    planes = layer(x.flatten(1, 2).permute(0, 4, 1, 2, 3).contiguous())
+    """The normalisation of (B, n, h, w, C), over all but B within each group of channels."""
+    # Channels first: channels last, torch sums up value by value, and where many values are the same, as
+    # outside of a mask, variances lose two digits.
+    planes = layer(x.permute(0, 4, 1, 2, 3).contiguous())
     return planes.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def _varying(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    """The same without a copy, for values that differ everywhere."""
+    with torch.no_grad():
+        # torch takes variances as differences of sums. A common shift of a group changes nothing else,
+        # gradients included.
+        means = x.flatten(1, 3).mean(1).unflatten(1, (layer.num_groups, -1))
+        means = means.mean(2, keepdim=True).expand_as(means).flatten(1)[:, None, None, None]
+    return layer((x - means).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)

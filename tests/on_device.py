@@ -7,6 +7,7 @@ from reference import VARIANTS
 
 from cdfss import adapt
 from cdfss.methods import training
+from cdfss.methods.hsnet.step import Runner
 from cdfss.methods.hsnet.training import Trainee
 from cdfss.running.precision import precision
 
@@ -18,6 +19,13 @@ ADAPTATIONS = {name: (name, {}) for name in VARIANTS} | {
     "learner": ("apm_s", {"trained": ["learner"]}),
     "backbone and masker": ("apm_s_acpa", {"trained": ["apm_s", "backbone"]}),
 }
+
+
+class AllPositions(Runner):
+    """Steps of the shapes of a GPU on all devices: sums over fewer positions are rounded otherwise."""
+
+    def fixed(self, device):
+        return True
 
 
 def adaptation(name: str, device: torch.device, episodes: int = 0, kind: str = "float32") -> dict:
@@ -40,7 +48,7 @@ def adaptation(name: str, device: torch.device, episodes: int = 0, kind: str = "
     model, query, supports, masks = (x.to(device) for x in (model, query, supports, masks))
     with precision(kind, device):
         rate = 1e-4 if "trained" in how else 0.05
-        adapted = adapt(model, supports, masks, 0, rate, **how)
+        adapted = adapt(model, supports, masks, 0, rate, runner=AllPositions(), **how)
         before = [parameter.detach().clone() for parameter in adapted.optimiser.parameters]
         for _ in range(3 if before else 0):
             adapted.step()

@@ -33,15 +33,14 @@ from cdfss.running import devices
 def test_adaptation_keeps_to_one_device(name):
     here = adaptation(name, CPU)
     with gpu():
-        # A GPU takes all positions, whose sums are others; what moved goes by the signs of gradients.
-        assert_same(here, adaptation(name, GPU), 1e-6, 1e-3)
+        assert_same(here, adaptation(name, GPU), 1e-6, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["baseline", "apm_s", "apm_m_acpa", "leave one out"])
 def test_batches_keep_to_one_device(name):
     here = adaptation(name, CPU, episodes=3)
     with gpu():
-        assert_same(here, adaptation(name, GPU, episodes=3), 1e-6, 1e-3)
+        assert_same(here, adaptation(name, GPU, episodes=3), 1e-6, 1e-5)
 
 
 @pytest.mark.parametrize("missing", ["update", "gradient of one parameter"])
@@ -67,7 +66,7 @@ def test_a_missing_update_is_noticed(missing, monkeypatch):
     ("variant", "how", "shots", "most"),
     [
         ("apm_s", {}, 1, 400),
-        ("apm_m_acpa", {}, 1, 450),
+        ("apm_m_acpa", {}, 1, 480),
         ("apm_m_acpa", {}, 3, 480),
         ("apm_m_acpa", {"mutual_information": 0.1}, 2, 540),
         ("apm_s", {"pairs": "leave_one_out"}, 2, 450),

@@ -6,6 +6,7 @@ import plain
 import pytest
 import torch
 from conftest import balanced, episode_of, small_hsnet
+from on_device import AllPositions
 from reference import VARIANTS
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -69,13 +70,6 @@ def model_of(variant):
     model = balanced(small_hsnet(**VARIANTS[variant]), query, supports, masks)
     model.learner.requires_grad_(False)
     return model
-
-
-class AllPositions(Runner):
-    """Plain steps of the shapes that are recorded: those of masks are summed otherwise."""
-
-    def fixed(self, device):
-        return True
 
 
 def tuned(model, runner, episodes, steps=3, rate=0.05, **how):

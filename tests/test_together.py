@@ -73,6 +73,13 @@ def test_a_variant_among_others_has_the_rows_and_masks_that_it_has_alone(job):
         assert job([name], kept=f"kept_{name}")[name] == together[name], name
 
 
+def test_rows_below_a_folder_are_read_once_though_jobs_keep_them_too(job, tmp_path):
+    job(LIGHT, kept="kept/rows/disks/1shot-seed0/0")
+    rows = results.load(tmp_path)
+    assert sorted(rows["variant"].unique()) == sorted(LIGHT)
+    assert not rows.duplicated(["variant", "episode"]).any()
+
+
 def test_pictures_pass_a_shared_network_once(job, monkeypatch):
     passed, maps = [], type(build("efficientnet_lite0")).maps
     monkeypatch.setattr(

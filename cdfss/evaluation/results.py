@@ -106,7 +106,7 @@ def load(paths) -> pd.DataFrame:
         paths = [paths]
     files = []
     for path in map(Path, paths):
-        files += filter(_holds_rows, sorted(path.rglob("*.parquet"))) if path.is_dir() else [path]
+        files += filter(_holds_rows, _below(path)) if path.is_dir() else [path]
     files = [file for file in files if file.is_file()]
     if not files:
         raise CdfssError(f"no evaluation rows in {', '.join(map(str, paths))}")
@@ -152,6 +152,12 @@ def of_source(rows: pd.DataFrame, source: int | None) -> pd.DataFrame:
     """
     of_none = rows["source"].isna()
     return rows[of_none if source is None else of_none | rows["source"].eq(source).fillna(False)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files of Parquet, but for those that jobs keep of the same rows (`kept/rows/`)."""
+    files = sorted(folder.rglob("*.parquet"))
+    return [file for file in files if "/kept/rows/" not in file.as_posix()]
 
 
 def _holds_rows(file: Path) -> bool:

@@ -6,6 +6,7 @@ from conftest import balanced, episode_of, small_hsnet
 from reference import VARIANTS
 
 from cdfss import adapt
+from cdfss.evaluation import evaluate, measurement, results
 from cdfss.methods import training
 from cdfss.methods.hsnet.step import Runner
 from cdfss.methods.hsnet.training import Trainee
@@ -95,6 +96,27 @@ def source_training(device: torch.device, cache: float, kind: str = "float32") -
     moved = [after.detach() - start for after, start in zip(trainee.trained.parameters(), before)]
     assert (batches.kept is not None) == bool(cache)
     return {"losses": np.array(losses), "moved": [m.cpu().numpy() for m in moved], "validated": validated}
+
+
+def _alone(settings: dict, checkpoint) -> dict:
+    """A job's variants, when there is one."""
+    return {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
+
+
+def evaluated(folder, settings: dict, files, checkpoint, compute: dict):
+    """Rows that an evaluation job of one variant writes into a folder."""
+    paths = [folder / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
+    variants = _alone(settings | {"shard": 0, "shards": 1}, checkpoint)
+    evaluate.run(variants, *files, *([path] for path in paths), folder / "kept", compute)
+    return results.load(paths[0])
+
+
+def measured(kind: str, settings: dict, files, checkpoint, path, compute: dict) -> None:
+    """A job of `measurement`, "features" or "filtering"."""
+    if kind == "filtering":
+        measurement.filtering(settings, *files, checkpoint, None, path, compute)
+    else:
+        measurement.features(_alone(settings, checkpoint), *files, [path], path.with_suffix(""), compute)
 
 
 def assert_same(here: dict, there: dict, losses: float, apart: float, pixels: float = 0.0) -> None:

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import balanced, episode_of, small_hsnet
-from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
+from on_device import (
+    ADAPTATIONS,
+    CPU,
+    adaptation,
+    assert_same,
+    assert_same_rows,
+    evaluated,
+    measured,
+    source_training,
+)
 from test_evaluation import method_of, settings_of
 
 from cdfss import adapt
@@ -94,36 +103,19 @@ def files(data, tmp_path, monkeypatch):
     return tmp_path / "index.parquet", tmp_path / "episodes.parquet"
 
 
-def evaluated(folder, device, settings, files, checkpoint, at_once):
-    paths = [folder / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
-    compute = {"device": device, "compile": False, "episodes_at_once": at_once}
-    settings = settings | {"shard": 0, "shards": 1}
-    variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
-    evaluate.run(variants, *files, *([path] for path in paths), folder / "kept", compute)
-    return results.load(paths[0])
-
-
 @pytest.mark.parametrize(
     "variant", ["baseline", "apm_m_acpa", "leave_one_out", "cumulative", "fine_tuning"]
 )
 def test_the_evaluation_job_gives_the_rows_of_the_processor(variant, files, checkpoint, tmp_path):
     settings = settings_of(variant)
-    here = evaluated(tmp_path / "cpu", "cpu", settings, files, checkpoint, 1)
-    there = evaluated(tmp_path / "cuda", "cuda", settings, files, checkpoint, "auto")
-    assert_same_rows(here, there, 1e-3, 100)
+    rows = []
+    for device, at_once in (("cpu", 1), ("cuda", "auto")):
+        compute = {"device": device, "compile": False, "episodes_at_once": at_once}
+        rows.append(evaluated(tmp_path / device, settings, files, checkpoint, compute))
+    assert_same_rows(*rows, 1e-3, 100)
     facts = results.facts(tmp_path / "cuda" / "rows.parquet")
     assert facts["device"] == "cuda"
     assert facts["gpu"] == torch.cuda.get_device_name(0)
-
-
-def measured(kind, settings, files, checkpoint, path, compute):
-    """A job of `measurement`."""
-    kept = path.with_suffix("")
-    if kind == "filtering":
-        measurement.filtering(settings, *files, checkpoint, None, path, compute)
-    else:
-        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
-        measurement.features(variants, *files, [path], kept, compute)
 
 
 @pytest.mark.parametrize("kind", ["features", "filtering"])

@@ -10,7 +10,16 @@ import pytest
 import test_fptrans
 import torch
 from conftest import episode_of, small_hsnet
-from on_device import ADAPTATIONS, CPU, adaptation, assert_same, assert_same_rows, source_training
+from on_device import (
+    ADAPTATIONS,
+    CPU,
+    adaptation,
+    assert_same,
+    assert_same_rows,
+    evaluated,
+    measured,
+    source_training,
+)
 from pretended import GPU, gpu
 from reference import VARIANTS
 from test_evaluation import SIZE, Stand, method_of, settings_of
@@ -141,28 +150,15 @@ def job(monkeypatch, data, tmp_path):
     "variant", ["baseline", "apm_m_acpa", "leave_one_out", "cumulative", "fine_tuning"]
 )
 def test_the_evaluation_job_keeps_to_one_device(variant, job, checkpoint, tmp_path):
-    settings = settings_of(variant) | {"shard": 0, "shards": 1}
+    rows = {}
 
-    def call(device, index, listed):
-        files = [tmp_path / device.type / f"{kind}.parquet" for kind in ("rows", "predictions", "cost")]
-        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
-        kept = tmp_path / device.type / "kept"
-        evaluate.run(variants, index, listed, *([file] for file in files), kept, COMPUTE)
+    def call(device, *files):
+        folder = tmp_path / device.type
+        rows[device] = evaluated(folder, settings_of(variant), files, checkpoint, COMPUTE)
 
     job(call)
-    here, there = (results.load(tmp_path / kind / "rows.parquet") for kind in ("cpu", GPU.type))
-    assert_same_rows(here, there, 1e-4, 3)
+    assert_same_rows(rows[CPU], rows[GPU], 1e-4, 3)
     assert results.facts(tmp_path / GPU.type / "rows.parquet")["device"] == GPU.type
-
-
-def measured(kind, settings, files, checkpoint, path, compute):
-    """A job of `measurement`."""
-    kept = path.with_suffix("")
-    if kind == "filtering":
-        measurement.filtering(settings, *files, checkpoint, None, path, compute)
-    else:
-        variants = {"v": {"settings": settings, "checkpoint": checkpoint, "weights": None}}
-        measurement.features(variants, *files, [path], kept, compute)
 
 
 @pytest.mark.parametrize("kind", ["features", "filtering"])

@@ -15,7 +15,7 @@ def folded(network: nn.Module) -> nn.Module:
     torchvision's and timm's networks. Its running statistics are taken as they are. The copy's weights need
     no gradient and do not follow those of `network`.
     """
-    network = copy.deepcopy(network).eval().requires_grad_(False)
+    network = copy.deepcopy(network).eval()
     for block in list(network.modules()):
         children = list(block.named_children())
         for (name, convolution), (after, normalisation) in itertools.pairwise(children):

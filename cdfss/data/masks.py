@@ -4,19 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cdfss.data.pictures import VOID, Reading, binary_foreground, index_values, nearest
-
-
-def whole_mask(file, value: int | None, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
-    """Foreground (H, W) bool at its own size, and void (H, W) bool; None where a mask cannot have any.
-
-    Raises:
-        ValueError: as `pictures.read_mask`, whose arguments these are.
-    """
-    if value is None:
-        return binary_foreground(file, reading), None
-    values = index_values(file, reading)
-    return values == value, values == VOID
+from cdfss.data.pictures import Reading, nearest, whole_mask
 
 
 def read_whole_mask(

@@ -121,13 +121,23 @@ def read_mask(
     Raises:
         ValueError: says in one line what is wrong with the file.
     """
+    foreground, void = whole_mask(file, value, reading)
+    nothing = np.zeros((size, size), bool)
+    return nearest(foreground, size), nothing if void is None else nearest(void, size)
+
+
+def whole_mask(
+    file: str | Path | BinaryIO, value: int | None, reading: Reading = Reading()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Foreground (H, W) bool at its own size, and void (H, W) bool; None where a mask cannot have any.
+
+    Raises:
+        ValueError: as `read_mask`, whose arguments these are.
+    """
     if value is None:
-        foreground = binary_foreground(file, reading)
-        void = np.zeros_like(foreground)
-    else:
-        values = index_values(file, reading)
-        foreground, void = values == value, values == VOID
-    return nearest(foreground, size), nearest(void, size)
+        return binary_foreground(file, reading), None
+    values = index_values(file, reading)
+    return values == value, values == VOID
 
 
 def binary_foreground(file: str | Path | BinaryIO, reading: Reading = Reading()) -> np.ndarray:

@@ -144,7 +144,7 @@ class Adaptation:
         self._batched = bool(batch)
         self.model, parameters = _fork(model, self._trained, batch)
         self.optimiser = Adam(parameters, learning_rate, optimiser)
-        self._learning_rate, self._runner = learning_rate, runner or Runner()
+        self._runner = runner or Runner()
         self._runner.expect(support_masks.shape)
         # Supports outermost, episodes inside, so that each support of all episodes is a view.
         self._masks = support_masks.transpose(0, 1) if batch else support_masks[:, None]  # (k, E, S, S)
@@ -245,7 +245,7 @@ class Adaptation:
                 for begin in range(0, len(self._pairs), PAIRS_AT_ONCE)
             ],
             self._information,
-            self._learning_rate,
+            self.optimiser.learning_rate,
         )
 
     def _own_parameters(self, tuned: bool) -> list[tuple[str, Tensor]]:

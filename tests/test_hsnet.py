@@ -171,3 +171,19 @@ def test_which_versions_of_torch_misread_gradients_of_batch_normalisation():
     version = tuple(map(int, torch.__version__.split(".")[:2]))
     if version in {(2, 6), (2, 9), (2, 13), (2, 14)}:  # those that were looked at
         assert as_it_comes > 1
+
+
+@pytest.mark.parametrize("kernel_stride", [(3, 1), (3, 2), (5, 4)])
+def test_gradients_of_a_small_support_plane_are_the_same_every_time(kernel_stride):
+    """A training that goes on, or is made again, must come to the same digits, on several threads too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        torch.manual_seed(0)
+        conv = CenterPivotConv4d(16, 64, *kernel_stride)
+        x = torch.randn(8, 3, 3, 10, 10, 16)
+        weight = torch.randn_like(conv(x))
+        found = [torch.autograd.grad((conv(x) * weight).sum(), conv.conv2.weight)[0] for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cdfss.methods.hsnet.hypercorrelation import Hypercorrelation
+from cdfss.running.precision import float32_product
 
 
 class CenterPivotConv4d(nn.Module):
@@ -145,22 +146,23 @@ class CenterPivotConv4d(nn.Module):
     def _make_dense(self, hs: int, ws: int) -> Tensor:
         """conv2 without bias on a plane (hs, ws) as a matrix (hs * ws * I, hs' * ws' * O)."""
         weight = self.conv2.weight
-        out_channels, in_channels = weight.shape[:2]
-        (out_hs, rows), (out_ws, columns) = self._taps(hs), self._taps(ws)
-        # dense[o, i, y', y, x', x] is the kernel's entry that carries (y, x) to (y', x').
-        padded = F.pad(weight, (0, 1, 0, 1))  # one more row and column of zeros: beyond the kernel
-        dense = padded[:, :, rows[:, :, None, None], columns]
-        dense = dense.permute(3, 5, 1, 2, 4, 0)
-        return dense.reshape(hs * ws * in_channels, out_hs * out_ws * out_channels)
+        rows, columns = self._taps(hs), self._taps(ws)
+        # dense[o, i, y', y, x', x] is the kernel's entry that carries (y, x) to (y', x'). As a product with
+        # zeros and ones: the gradient of an index is added up by threads in whichever order they come.
+        carried = rows[:, :, None, None, :, None] & columns[:, :, None, :]  # (y', y, x', x, k, k)
+        carried = carried.flatten(4).flatten(0, 3).to(weight.dtype)
+        dense = float32_product(weight.flatten(2), carried.mT)
+        dense = dense.unflatten(2, (*rows.shape[:2], *columns.shape[:2])).permute(3, 5, 1, 2, 4, 0)
+        return dense.flatten(3).flatten(0, 2)
 
-    def _taps(self, side: int) -> tuple[int, Tensor]:
-        """Output positions of an axis, and the kernel's index (kernel if none) of output and input."""
+    def _taps(self, side: int) -> Tensor:
+        """(outputs, side, k): whether a tap of an axis carries an input position to an output."""
         kernel = self.conv2.weight.shape[-1]
         outputs = -(-side // self.support_stride)
         device = self.conv2.weight.device  # indices of the processor would have to be sent at each use
         first = self.support_stride * torch.arange(outputs, device=device)[:, None] - self.padding
         taps = torch.arange(side, device=device) - first
-        return outputs, torch.where((taps >= 0) & (taps < kernel), taps, kernel)
+        return taps[..., None] == torch.arange(kernel, device=device)
 
 
 def resize_query_plane(x: Tensor, size) -> Tensor:

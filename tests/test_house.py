@@ -9,7 +9,17 @@ import cdfss
 
 PACKAGE = Path(cdfss.__file__).parent
 # From the ground up: a room may import from itself and from those before it.
-ROOMS = ("running", "backbones", "data", "methods", "evaluation", "reports", "configuration")
+ROOMS = (
+    "running",
+    "backbones",
+    "data",
+    "methods",
+    "evaluation",
+    "reports",
+    "segmentation",
+    "configuration",
+    "commands",
+)
 
 
 def imports(file):

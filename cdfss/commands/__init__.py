@@ -1,0 +1,1 @@
+"""The command line, `cdfss`: one module a command."""

@@ -73,6 +73,32 @@ def test_threads_are_those_of_the_job_whatever_the_machine_has(tmp_path):
     assert done.stdout.split() == ["3", "3", "FALSE"]
 
 
+LEAVING = """
+import atexit, os, sys
+from cdfss.running.jobs import job
+class Slow:
+    def __del__(self):
+        os.write(1, b"taken down\\n")
+slow = Slow()
+atexit.register(print, "tidied up")
+with job(sys.argv[1]):
+    print("done")
+    sys.exit(int(sys.argv[2])) if sys.argv[2] != "0" else None
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_job_of_snakemake_ends_without_taking_python_down_and_others_go_on(tmp_path, status):
+    def output(**environment):
+        command = [sys.executable, "-c", LEAVING, str(tmp_path / "j.log"), str(status)]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stdout
+
+    assert output(**{stopping.RUN: stopping.this_run()}) == "done\ntidied up\n"
+    assert output().endswith("done\ntidied up\ntaken down\n")
+
+
 def test_attempts_that_did_not_end_well_keep_their_logs(tmp_path, capsys):
     log = tmp_path / "logs" / "j.log"
     for line in ("first", "second"):

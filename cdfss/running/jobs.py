@@ -80,16 +80,28 @@ def _attempt(log: Path):
 def job(log: str | Path, threads: int = 1):
     """Run a job: output goes to terminal and log, a user's mistake ends it without a traceback.
 
-    A signal ends it within `stopping.GRACE` seconds, and so does the end of its Snakemake.
+    A signal ends it within `stopping.GRACE` seconds, and so does the end of its Snakemake. Nothing of a
+    job of Snakemake's runs after this: the process ends here.
 
     Args:
         log: the file; attempts that did not end well are kept beside it (`_attempt`).
         threads: that torch, and the libraries below it, may use.
     """
+    try:
+        with _job(Path(log), threads):
+            yield
+    except SystemExit as error:
+        stopping.leave(error.code)
+        raise
+    stopping.leave(0)
+
+
+@contextmanager
+def _job(path: Path, threads: int):
+    """What `job` does but for the end of the process; SystemExit with the status of what failed."""
     os.environ |= {variable: str(threads) for variable in THREADS} | {"MKL_DYNAMIC": "FALSE"}
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = sys.stdout, sys.stderr
     stopping.end_with_run()

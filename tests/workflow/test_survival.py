@@ -20,6 +20,7 @@ from . import survival
 from .survival import KINDS, POLL, STAGES, Run
 from .test_plan import SMALL, own_data
 
+BRIEF = ("tables", "page")  # whose jobs work for tenths of a second: they are killed as they begin
 SEED = int(os.environ.get("CDFSS_KILL_SEED", "0"))
 
 
@@ -110,6 +111,8 @@ class Chain:
         share = self.points[stage][0][1]
         if stage == "download":  # which waits more than it computes
             return self.server.sent >= share * self.server.size
+        if stage in BRIEF:
+            return survival.stop_at(job, lambda: bool(survival.log_of(job)))
         first, last = self.seconds[stage]
         with suppress(psutil.NoSuchProcess):
             if survival.computed(job) > first + share * (last - first) - 0.5:
@@ -143,7 +146,7 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
         while chain.go_on():
             pass
     print(f"seed {SEED}, {len(chain.hits)} kills:", *chain.hits, sep="\n")
-    # A job of less than a second may be over before its point, on a quick machine; not those of a stage.
+    # A job of a second may be over before its point, on a quick machine; not those of a stage.
     left = {stage: points for stage, points in chain.points.items() if points}
     assert {stage for stage, *_ in chain.hits} == {*STAGES}, left
     assert len(chain.hits) >= 18, left

@@ -54,7 +54,7 @@ format: .venv/installed
 	$(BIN)/snakefmt Snakefile workflow
 
 reference: .venv/installed
-	$(BIN)/python -m cdfss reference
+	$(BIN)/cdfss reference
 
 clean:
 	rm -rf .venv .venv-lowest .snakemake results data/everyday data/objects data/landcover data/lesions data/lungs

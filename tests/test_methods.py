@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cdfss import CdfssError, __main__, configuration
+from cdfss import CdfssError, configuration
+from cdfss.commands.main import main
 from cdfss.configuration import schema
 from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.shown import Shown
@@ -127,13 +128,13 @@ def test_a_method_that_breaks_the_contract_is_told_what_and_where(change, messag
 
 
 def test_the_check_on_the_command_line(mine, capsys):
-    assert __main__.main(["check-method", mine()]) == 0
+    assert main(["check-method", mine()]) == 0
     assert "keeps the contract" in capsys.readouterr().out
-    assert __main__.main(["check-method", mine(("        pass", "        1 / 0"))]) == 1
+    assert main(["check-method", mine(("        pass", "        1 / 0"))]) == 1
     assert "mine.py, line 11" in capsys.readouterr().err
-    assert __main__.main(["check-method", "hsnet"]) == 1
+    assert main(["check-method", "hsnet"]) == 1
     assert "needs a source-trained model" in capsys.readouterr().err
-    assert __main__.main(["check-method", "rigde"]) == 1
+    assert main(["check-method", "rigde"]) == 1
     assert "did you mean 'ridge'?" in capsys.readouterr().err
 
 

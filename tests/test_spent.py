@@ -2,7 +2,8 @@
 
 import pytest
 
-from cdfss import CdfssError, __main__
+from cdfss import CdfssError
+from cdfss.commands.main import main
 from cdfss.data import index
 from cdfss.reports import spent
 
@@ -51,7 +52,7 @@ def test_folders_of_the_run_and_of_its_data_are_measured(folder, settings, folde
 
 
 def test_the_command_prints_both_and_says_what_was_not_measured(folder, capsys):
-    assert __main__.main(["spent", str(folder)]) == 0
+    assert main(["spent", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
         "evaluate",
@@ -70,7 +71,7 @@ def test_a_folder_without_benchmarks_is_said(there, tmp_path, capsys):
     folder = tmp_path / "results" / "mine"
     if there:
         (folder / "benchmarks").mkdir(parents=True)
-    assert __main__.main(["spent", str(folder)]) == 1
+    assert main(["spent", str(folder)]) == 1
     assert f"error: {folder}/benchmarks holds no benchmark" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """The configuration: the one source of every key, its type, unit, default and allowed values.
 
-`config/README.md` and `config/schema.json` are generated from here (`python -m cdfss reference`). The
+`config/README.md` and `config/schema.json` are generated from here (`cdfss reference`). The
 settings of methods stand where the methods are (`cdfss.methods`).
 """
 
@@ -82,7 +82,7 @@ class Data(Section):
     )
     download: str | None = Field(
         None,
-        description="which registered source to download, see `python -m cdfss datasets`; default: first",
+        description="which registered source to download, see `cdfss datasets`; default: first",
     )
     splits: Folder | None = Field(
         None,

@@ -95,9 +95,12 @@ def test_a_method_of_an_installed_module_is_found(mine, project):
 
 def test_the_check_of_the_docs_runs_on_the_command_line(mine, project):
 
-    (command,) = re.findall(r"^\.venv/bin/(python -m cdfss check-method .*)$", DOCS, re.M)
+    (command,) = re.findall(r"^\S*(?:python -m )?cdfss (check-method .*)$", DOCS, re.M)
     done = subprocess.run(
-        [sys.executable, *command.split()[1:]], cwd=project.folder, capture_output=True, text=True
+        [sys.executable, "-m", "cdfss", *command.split()],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1  # as the docs say: with an empty mask it divides by nothing
     assert "support masks that are empty end in" in done.stderr

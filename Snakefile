@@ -7,26 +7,34 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.12")
-# cdfss is the one beside the Snakefile, for the plan and for every job, whatever else is installed.
-sys.path.insert(0, str(Path(workflow.basedir)))
-os.environ.update(
-    PYTHONPATH=os.pathsep.join(sys.path[:1] + [os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
-)
+# cdfss is the one beside the Snakefile, for the plan and for every job, whatever else is installed. In a
+# wheel the Snakefile lies inside of it.
+HERE = Path(str(workflow.current_basedir))
+if (HERE / "cdfss").is_dir():
+    sys.path.insert(0, str(HERE))
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join(sys.path[:1] + [os.getenv("PYTHONPATH", "")]).rstrip(os.pathsep)
+    )
 
 from cdfss import configuration
 from cdfss.errors import CdfssError
 
+# A configuration file with a name is a run of its own; one without adds to the default: that of the
+# working folder, or else of the workflow. Of a workflow that has this one as a module, it is the
+# configuration that it hands over.
+MODULE = not workflow.modifier.is_main_snakefile()
+default = Path("config/config.yaml")
+default = default if default.is_file() else HERE / default
 try:
     given = [configuration.check_file(file) for file in workflow.overwrite_configfiles]
+    if MODULE:
+        config = configuration.with_default(config, default)
 except CdfssError as error:
     raise WorkflowError(str(error))
-# A configuration file with a name is a run of its own; one without adds to the default: that of the
-# working folder, or else of the workflow.
-if not any("name" in values for values in given):
-    default = Path("config/config.yaml")
+if not MODULE and not any("name" in values for values in given):
     config.clear()  # Snakemake adds the given keys once more, now after the default's
 
-    configfile: str(default if default.is_file() else Path(workflow.basedir) / default)
+    configfile: str(default)
 
 
 include: "workflow/rules/common.smk"

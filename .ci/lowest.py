@@ -8,5 +8,5 @@ project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 extras = project["optional-dependencies"].values()
 wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
 for line in wanted:
-    name, version = re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line).groups()
-    print(f"{name}=={version}")
+    if found := re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line):
+        print(f"{found[1]}=={found[2]}")

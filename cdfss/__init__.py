@@ -10,6 +10,7 @@ _PUBLIC = {
     "HSNet": "methods.hsnet.model",
     "adapt": "methods.hsnet.adaptation",
     "CdfssError": "errors",
+    "snakefile": "configuration.project",
 }
 __all__ = list(_PUBLIC)
 

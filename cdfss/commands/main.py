@@ -16,6 +16,7 @@ from cdfss.errors import CdfssError
 # Sections of the help: name of each command, its module and what it is called there.
 SECTIONS = {
     "Reproduce and evaluate": {
+        "init": "init:init",
         "check": "check:check",
         "spent": "spent:spent",
         "datasets": "datasets:datasets",

@@ -42,8 +42,17 @@ def load(path: str | Path) -> Configuration:
                 f"configuration: {path} has no name, so it adds to {DEFAULT}, which is not in "
                 f"{Path.cwd()}; give it a name, or work in the project's folder"
             )
-        values = _added(_read(DEFAULT), values)
+        values = with_default(values, DEFAULT)
     return parse(values)
+
+
+def with_default(values: dict[str, Any], default: str | Path) -> dict[str, Any]:
+    """Plain values as they are, or added to those of a file where they have no name.
+
+    Raises:
+        CdfssError: when the file cannot be read.
+    """
+    return values if "name" in values else _added(_read(Path(default)), values)
 
 
 def _read(path: Path) -> dict[str, Any]:

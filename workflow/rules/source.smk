@@ -90,6 +90,6 @@ rule source:
         before=lambda wildcards: model(wildcards.source),
         state=f"{FOLDER}/source/{{source}}/state",  # not an output: it must outlive a killed job
     message:
-        "Training source model {wildcards.source} on {run.source.data}"
+        f"Training source model {{wildcards.source}} on {run.source.data}"
     script:
         "../scripts/source.py"

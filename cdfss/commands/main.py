@@ -7,6 +7,7 @@ import difflib
 import importlib
 import json
 import os
+import sys
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ SECTIONS = {
         "init": "init:init",
         "check": "check:check",
         "spent": "spent:spent",
+        "verify": "verify:verify",
         "datasets": "datasets:datasets",
     },
     "Build on it": {
@@ -101,6 +103,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def print_json(values: Any) -> None:
     """Print plain values as JSON; paths become texts."""
     click.echo(json.dumps(values, indent=2, default=str, ensure_ascii=False))
+
+
+def progress(line: str) -> None:
+    """A line on how far a command is, where a person is looking; not in a pipe or a log."""
+    if sys.stderr.isatty():
+        click.echo(line, err=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

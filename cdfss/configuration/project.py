@@ -33,7 +33,7 @@ def folder() -> Path:
 
 
 def snakefile() -> str:
-    """Path of the workflow's Snakefile, for `include:` or `module:` in one of your own; raises as `folder`."""
+    """Path of the workflow's Snakefile, for `include:` or `module:` in another; raises as `folder`."""
     return str(folder() / "Snakefile")
 
 

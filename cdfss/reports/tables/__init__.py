@@ -38,6 +38,7 @@ def of_files(number: int, rows, features, filtered, cost, settings: dict) -> Tab
     Raises:
         CdfssError: when a file is damaged, or they do not belong together (`provenance.must_agree`).
     """
+    files = {"rows": rows, "features": features, "filtered": filtered, "cost": cost}
     origin = provenance.summary([*rows, *features, *filtered, *cost])
     if number == 3:
         table = information_table(measurement.load(filtered), measurement.load(features), settings)
@@ -49,4 +50,4 @@ def of_files(number: int, rows, features, filtered, cost, settings: dict) -> Tab
         of_rows = {1: main_table, 2: insertion_table, 5: alternatives_table, 7: transformer_table}
         make = of_rows.get(number) or partial(rivals_table, number)
         table = make(results.load_listed(rows), settings)
-    return replace(table, origin=origin)
+    return replace(table, origin=origin, recipe={"settings": settings, **files})

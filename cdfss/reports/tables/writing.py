@@ -1,6 +1,7 @@
 """What every table is: sections of cells, numbers in long form, notes; and its four files."""
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from tabulate import tabulate
 from cdfss.reports import page, statistics
 from cdfss.reports.catalogue import TABLES
 from cdfss.running import provenance
-from cdfss.running.files import replacing
+from cdfss.running.files import file_hash, replacing
 
+RECIPE = "made again from"  # key of a table's .origin.json
 AVERAGE = "average"
 CHANGED = "episodes changed; without one"
 GAINS = (
@@ -91,6 +93,7 @@ class Table:
         numbers: what the .csv file holds, unrounded.
         notes: what must be known to read it; what the run lacks.
         origin: `provenance.summary` of the files that it was made from.
+        recipe: what `of_files` made it from, so that it can be made again: settings, and files by kind.
     """
 
     number: int
@@ -99,6 +102,7 @@ class Table:
     sections: list[Section]
     notes: list[str]
     origin: dict = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
 
 
 def write(table: Table, paths: dict[str, str | Path]) -> None:
@@ -136,7 +140,19 @@ def write(table: Table, paths: dict[str, str | Path]) -> None:
         numbers = table.numbers if len(table.numbers) else pd.DataFrame(columns=["variant", "domain"])
         numbers.to_csv(temporary, index=False)
     with replacing(paths["origin"]) as temporary:
-        temporary.write_text(json.dumps({"table": table.number, **table.origin}, indent=1) + "\n")
+        found = {"table": table.number, **table.origin}
+        if table.recipe:
+            found[RECIPE] = _recorded(table.recipe, Path(paths["origin"]).parent)
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _recorded(recipe: dict, folder: Path) -> dict:
+    """A recipe as it is written: of each file the sha256 by its path from the table's folder."""
+
+    def hashes(paths):
+        return {Path(os.path.relpath(path, folder)).as_posix(): file_hash(path) for path in paths}
+
+    return {key: value if key == "settings" else hashes(value) for key, value in recipe.items()}
 
 
 def _markdown(text: str) -> str:

@@ -20,6 +20,9 @@ from cdfss.errors import CdfssError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
+# What programs that label pictures put after the name of a picture, in the stem of its mask.
+MASK_ENDINGS = ("_mask", ".mask", "-mask", "_label", "_segmentation")
+
 # Files and folders that Windows, macOS and network disks put beside pictures, in lower case; those
 # with a dot in front (.DS_Store, ._name, .ipynb_checkpoints) need no entry.
 LEFT_BEHIND = {
@@ -205,6 +208,17 @@ def match_masks(
         if mask and stem not in images_of:
             listing.problems.append(Problem(mask.relative_to(root), "mask without an image"))
     return pairs
+
+
+def stem_of_mask(images: list[Path]) -> Callable[[Path], str]:
+    """For `match_masks`: a mask is called as its image is, or that and one of MASK_ENDINGS."""
+    stems = {image.stem for image in images}
+
+    def stem_of(mask: Path) -> str:
+        shorter = (mask.stem.removesuffix(ending) for ending in MASK_ENDINGS)
+        return mask.stem if mask.stem in stems else next((s for s in shorter if s in stems), mask.stem)
+
+    return stem_of
 
 
 def _by_stem(kind: str, paths: list[Path], stem_of, listing: Listing, root: Path) -> dict:

@@ -11,7 +11,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -45,11 +45,17 @@ class Reading:
         own: a user's own pictures (format "folder"); else exactly as the published code reads them.
         value_range: values of black and white in pictures of more than 8 bits.
         max_megapixels: size above which a picture is refused before it is decoded.
+        limit_key, range_key, too_large: what messages call the two settings, and what they advise for
+            pictures above the limit.
     """
 
     own: bool = False
     value_range: tuple[float, float] | None = None
     max_megapixels: float = 200.0
+
+    limit_key: ClassVar[str] = "data.<name>.max_megapixels"
+    range_key: ClassVar[str] = "data.<name>.value_range"
+    too_large: ClassVar[str] = "raise it if the picture is what it should be, else remove the pair"
 
     def __post_init__(self):
         if self.value_range is not None:  # a list in JSON
@@ -81,12 +87,14 @@ def file_bytes(path: str | Path, reading: Reading = Reading()) -> bytes:
         if length > most:
             raise ValueError(
                 f"is a file of {length / 1e6:.4g} MB, larger than any picture within "
-                f"{_limit(reading)} is; {_ADVICE}"
+                f"{_limit(reading)} is; {reading.too_large}"
             )
         return file.read()
 
 
-def read_image(file: str | Path | BinaryIO, size: int, reading: Reading = Reading()) -> np.ndarray:
+def read_image(
+    file: str | Path | BinaryIO | Image.Image, size: int, reading: Reading = Reading()
+) -> np.ndarray:
     """RGB picture resized bilinearly, without keeping its aspect: (size, size, 3) uint8.
 
     Raises:
@@ -97,7 +105,17 @@ def read_image(file: str | Path | BinaryIO, size: int, reading: Reading = Readin
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def image_size(file: str | Path | BinaryIO, reading: Reading = Reading()) -> tuple[int, int]:
+def whole_image(file: str | Path | BinaryIO | Image.Image, reading: Reading = Reading()) -> np.ndarray:
+    """RGB picture at its own size: (H, W, 3) uint8.
+
+    Raises:
+        ValueError: as `read_image` raises it.
+    """
+    with opened(file, reading) as image:
+        return np.array(_rgb(image, reading))
+
+
+def image_size(file: str | Path | BinaryIO | Image.Image, reading: Reading = Reading()) -> tuple[int, int]:
     """Height and width of a picture, decoded to its end, as `read_image` sees it.
 
     Raises:
@@ -140,7 +158,9 @@ def whole_mask(
     return values == value, values == VOID
 
 
-def binary_foreground(file: str | Path | BinaryIO, reading: Reading = Reading()) -> np.ndarray:
+def binary_foreground(
+    file: str | Path | BinaryIO | Image.Image, reading: Reading = Reading()
+) -> np.ndarray:
     """(H, W) bool of a binary mask file: grey values from 128, or 1 where there are only 0 and 1.
 
     A user's own mask may also have its shape in transparency, a palette, one colour on black, or
@@ -156,7 +176,7 @@ def binary_foreground(file: str | Path | BinaryIO, reading: Reading = Reading())
     return grey >= 128 if grey.max() > 1 else grey == 1
 
 
-def index_values(file: str | Path | BinaryIO, reading: Reading = Reading()) -> np.ndarray:
+def index_values(file: str | Path | BinaryIO | Image.Image, reading: Reading = Reading()) -> np.ndarray:
     """(H, W) uint8 of an index mask file (palette or grey).
 
     Raises:
@@ -176,6 +196,25 @@ def index_values(file: str | Path | BinaryIO, reading: Reading = Reading()) -> n
     return values.astype(np.uint8)
 
 
+def label_colours(file: str | Path | BinaryIO | Image.Image, reading: Reading) -> np.ndarray:
+    """(H, W, 3) uint8: colours of a user's label map, black where it is transparent.
+
+    Raises:
+        ValueError: says in one line what is wrong with the file.
+    """
+    with opened(file, reading) as image:
+        image = _upright(image)
+        if _is_deep(image):
+            raise ValueError("is grey of more than 8 bits; expected a colour for every class")
+        if not _is_transparent(image):
+            return np.array(image.convert("RGB"))
+        values = np.array(image.convert("RGBA"))
+    visible = values[..., 3] >= 128
+    if not visible.any():
+        raise ValueError(TRANSPARENT)
+    return values[..., :3] * visible[..., None]
+
+
 def nearest(mask: np.ndarray, size: int) -> np.ndarray:
     """(H, W) -> (size, size) by the rule of torch's mode='nearest', float32 scale included."""
     rows, columns = (
@@ -186,8 +225,10 @@ def nearest(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 @contextmanager
-def opened(file: str | Path | BinaryIO, reading: Reading):
+def opened(file: str | Path | BinaryIO | Image.Image, reading: Reading):
     """Pillow's image of a file, its header read and its size allowed, closed when the block ends.
+
+    An image that is Pillow's already is given as it is, and left open.
 
     Raises:
         ValueError: one line that says what is wrong with the file, for errors inside the block too.
@@ -198,7 +239,7 @@ def opened(file: str | Path | BinaryIO, reading: Reading):
     except Image.DecompressionBombError as error:
         # Of pictures, and of tiles in them, twice as large as allowed.
         said = str(error).split(" exceeds")[0]
-        raise ValueError(f"{said} is more than {_limit(reading)} allows; {_ADVICE}") from error
+        raise ValueError(f"{said} is more than {_limit(reading)} allows; {reading.too_large}") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(
             f"is not a picture that can be read; expected one of {', '.join(FORMATS)}, of 8 bits a value "
@@ -211,11 +252,8 @@ def opened(file: str | Path | BinaryIO, reading: Reading):
         raise ValueError(said) from error
 
 
-_ADVICE = "raise it if the picture is what it should be, else remove the pair"
-
-
 def _limit(reading: Reading) -> str:
-    return f"data.<name>.max_megapixels ({reading.max_megapixels:g})"
+    return f"{reading.limit_key} ({reading.max_megapixels:g})"
 
 
 class _Pillow:
@@ -228,6 +266,9 @@ class _Pillow:
     @contextmanager
     def open(self, file, reading: Reading):
         """An image within the limits of `reading`, closed when the block ends."""
+        if isinstance(file, Image.Image):
+            yield file
+            return
         with self._allowing(reading):
             image = Image.open(file, formats=FORMATS)
         with image:
@@ -235,7 +276,7 @@ class _Pillow:
             if width * height > reading.pixels:
                 raise ValueError(
                     f"is {width} x {height} pixels ({width * height / 1e6:.4g} megapixels), more than "
-                    f"{_limit(reading)} allows; {_ADVICE}"
+                    f"{_limit(reading)} allows; {reading.too_large}"
                 )
             if reading.own:
                 with self._allowing(reading):
@@ -324,13 +365,13 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     image = _upright(image)
     if _is_deep(image):
         unsigned = image.mode.startswith("I;16") or (stored.startswith("I;16") and "S" not in stored)
-        return Image.fromarray(_to_8_bits(np.array(image), unsigned, reading.value_range)).convert("RGB")
+        return Image.fromarray(_to_8_bits(np.array(image), unsigned, reading)).convert("RGB")
     if stored.endswith((";16B", ";16L", ";16N")):
         brightest = max(high for _, high in image.convert("RGB").getextrema())
         if reading.value_range not in (None, (0, 65535)) or brightest < 16:
             raise ValueError(
                 f"has colours of 16 bits, of which only the upper 8 can be read (here up to {brightest}), "
-                "and data.<name>.value_range is for grey; save it with 8 bits a colour"
+                f"and {reading.range_key} is for grey; save it with 8 bits a colour"
             )
     if _is_transparent(image):
         image = image.convert("RGBA")
@@ -343,17 +384,18 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
 
 def _stored_as(image: Image.Image) -> str:
     """Pillow's name of how pixels lie in the file, such as "I;16B"; empty where it has none."""
-    arguments = image.tile[0][3] if image.tile else None
+    tiles = getattr(image, "tile", None)  # of an image that was not read from a file
+    arguments = tiles[0][3] if tiles else None
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
-def _to_8_bits(values: np.ndarray, unsigned: bool, value_range) -> np.ndarray:
+def _to_8_bits(values: np.ndarray, unsigned: bool, reading: Reading) -> np.ndarray:
     """(H, W) grey of 16 or 32 bits -> (H, W) uint8, from black at 0 to white at 255.
 
     Args:
         unsigned: the file holds unsigned numbers of 16 bits.
-        value_range: values of black and white, or None to go by the values alone.
+        reading: without a `value_range`, the values alone say what is black and white.
 
     Raises:
         ValueError: when values do not say what black and white are.
@@ -362,8 +404,8 @@ def _to_8_bits(values: np.ndarray, unsigned: bool, value_range) -> np.ndarray:
     whole = values.dtype.kind != "f"
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("has values that are no numbers (NaN or infinite); replace them")
-    if value_range is not None:
-        black, white = value_range
+    if reading.value_range is not None:
+        black, white = reading.value_range
     elif unsigned and high >= 4096:
         black, white = 0, 65535
     elif not whole and low >= 0 and high <= 1:
@@ -375,7 +417,7 @@ def _to_8_bits(values: np.ndarray, unsigned: bool, value_range) -> np.ndarray:
             example = f"[0, {max(2 ** high.bit_length() - 1, 255)}]"
         raise ValueError(
             f"has {kind} from {low:.6g} to {high:.6g}, and which are black and white is not clear; set "
-            f"data.<name>.value_range, for example to {example}"
+            f"{reading.range_key}, for example to {example}"
         )
     scaled = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), 256):  # in parts, since they are of 8 bytes a pixel

@@ -1,9 +1,9 @@
 """A user's own domain: one class a folder, with images/ and masks/ in it.
 
 Layout: `<class>/images/<name>.*` with `<class>/masks/<name>.*`, or images/ and masks/ directly in
-the root for a single class. A mask is a picture whose grey values of 128 and above are foreground;
-masks that hold only the values 0 and 1 are taken as such. `cdfss.data.pictures` says what else
-a mask may be.
+the root for a single class. A mask may also be called `<name>_mask.*` or the like. It is a picture
+whose grey values of 128 and above are foreground; masks that hold only the values 0 and 1 are taken as
+such. `cdfss.data.pictures` says what else a mask may be.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from cdfss.data.listing import (
     match_masks,
     permitted,
     pictures_in,
+    stem_of_mask,
 )
 from cdfss.errors import CdfssError
 
@@ -78,5 +79,5 @@ def _list_class(
         return
     images = pictures_in(folder / "images", listing, root, subfolders_are_wrong=True)
     masks = pictures_in(folder / "masks", listing, root, subfolders_are_wrong=True)
-    for image, mask in match_masks(images, masks, listing, root):
+    for image, mask in match_masks(images, masks, listing, root, stem_of_mask(images)):
         listing.pairs.append(Pair(image.relative_to(root), mask.relative_to(root), *of_class))

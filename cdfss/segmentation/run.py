@@ -1,0 +1,347 @@
+"""Segment many pictures: what it takes is said before, a killed run goes on, a bad picture ends nothing."""
+
+import csv
+import fcntl
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+import psutil
+
+from cdfss.data.pictures import opened
+from cdfss.errors import CdfssError
+from cdfss.running.files import file_hash, forbidden, replacing
+from cdfss.running.progress import clock
+from cdfss.running.provenance import digest
+from cdfss.segmentation import outputs, tiles
+from cdfss.segmentation.sources import own_reading
+from cdfss.segmentation.supports import Query, read_query
+
+if TYPE_CHECKING:
+    from cdfss.segmentation.segmenter import Segmenter
+
+# What can be written besides masks.
+WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
+USUAL = ("overlays", "areas")
+RECORD = "made.jsonl"
+UNSAFE = '/\\:*?"<>|'  # in names of folders on one system or another
+
+# Seconds a megapixel: for reading a picture and writing what is of it, and for a class's probability.
+SECONDS_OF_FILES, SECONDS_OF_PROBABILITY = 0.2, 0.5
+# Bytes a pixel: picture, decoder, label map, numbers of regions; a class's probability, in parts and whole.
+BYTES, BYTES_OF_PROBABILITY = 20, 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """What it takes to segment a picture.
+
+    Attributes:
+        views: how often the model looks, once for each tile.
+        seconds: of everything but the views.
+        memory: bytes that are needed at once.
+    """
+
+    views: int
+    seconds: float
+    memory: int
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        made, kept: names of queries that were segmented now, and of those that an earlier run had.
+        failed: by name of query, what is wrong with it.
+        seconds: of the whole run.
+        files: of all queries together, such as areas.csv.
+    """
+
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    files: list[Path] = field(default_factory=list)
+
+
+def segment_all(
+    segmenter: "Segmenter",
+    queries: Sequence[Query],
+    out: str | Path,
+    write: Collection[str] = USUAL,
+    *,
+    value_range: tuple[float, float] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int, float], None] = lambda done, total, left: None,
+) -> Summary:
+    """Segment pictures, each at its own size, into `out`.
+
+    Masks are `<name>.png` there, what else is written in folders of its own; `made.jsonl` has a line for
+    each picture. What an earlier run of the same model made of the same content is kept.
+
+    Args:
+        write: names of WRITES.
+        value_range: values of black and white in pictures of more than 8 bits.
+        say: takes lines for people: before the first picture what the run will take, then what fails.
+        progress: takes the number of pictures that are done, of all, and seconds left, after each.
+
+    Raises:
+        CdfssError: when nothing can be written to `out`, or masks would overwrite what is not theirs.
+    """
+    begin, out = time.monotonic(), Path(out)
+    _check(queries, out, write)
+    model = model_hash(segmenter)
+    summary = Summary()
+
+    def fail(query, error):
+        summary.failed[query.name] = _told(query, error)
+        say(summary.failed[query.name])
+
+    with _recording(out) as record:
+        waiting: list[tuple[Query, str, Work]] = []
+        for query in queries:
+            try:
+                content = file_hash(query.path)
+                if record.has(query.name, content, model, write):
+                    summary.kept.append(query.name)
+                else:
+                    waiting.append((query, content, _work(query, segmenter, write, value_range)))
+            except (OSError, ValueError) as error:
+                fail(query, error)
+        view = _seconds_of_view(segmenter) if sum(work.views for *_, work in waiting) > 1 else 0.0
+        for line in _beforehand(waiting, len(summary.kept), view):
+            say(line)
+        expected = [view * work.views + work.seconds for *_, work in waiting]
+        before, started = len(queries) - len(waiting), time.monotonic()
+        for number, (query, content, _) in enumerate(waiting, 1):
+            try:
+                picture = read_query(query, value_range)
+                labels, probabilities = _segmented(segmenter, picture, write)
+            except (CdfssError, MemoryError) as error:
+                fail(query, error)
+            else:
+                made = _write(segmenter, query, picture, labels, probabilities, out, write)
+                record.add(made | {"sha256": content, "model": model})
+                summary.made.append(query.name)
+            pace = (time.monotonic() - started) / max(sum(expected[:number]), 1e-9)
+            progress(before + number, len(queries), pace * sum(expected[number:]))
+        summary.files = _together(segmenter, record, model, write)
+    summary.seconds = time.monotonic() - begin
+    return summary
+
+
+def model_hash(segmenter: "Segmenter") -> str:
+    """Of what a segmenter was made from, and of how its classes are written."""
+    return digest([segmenter.how, segmenter.values, segmenter.colours])
+
+
+def _check(queries: Sequence[Query], out: Path, write: Collection[str]) -> None:
+    if unknown := [name for name in write if name not in WRITES]:
+        raise CdfssError(f"write holds {unknown[0]!r}; expected of {', '.join(WRITES)}")
+    if not queries:
+        raise CdfssError("there are no queries; give at least one picture")
+    if out.exists() and not out.is_dir():
+        raise CdfssError(f"{out}: is a file, and masks are to be written into a folder; name another")
+    if reason := forbidden(out):
+        raise CdfssError(f"{out}: {reason}")
+    pictures = {query.path.resolve() for query in queries}
+    strange = not (out / RECORD).exists()  # nothing in it was written by an earlier run
+    for query in queries:
+        mask = out / f"{query.name}.png"
+        if mask.resolve() in pictures or (strange and mask.exists()):
+            raise CdfssError(
+                f"{mask}: is there already and was not written by an earlier run, so that masks would "
+                "overwrite it; name another folder for the masks"
+            )
+
+
+class _Record:
+    """What runs made in a folder: a line of JSON for each picture, the last one of a name counts."""
+
+    def __init__(self, out: Path, file: TextIO):
+        self.out, self.file = out, file
+        self.made: dict[str, dict] = {}
+        file.seek(0)
+        content = file.read()
+        for line in content.splitlines():
+            try:
+                made = json.loads(line)
+                self.made[made["name"]] = made
+            except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+                continue
+        if content and not content.endswith("\n"):
+            file.write("\n")
+
+    def has(self, name: str, content: str, model: str, write: Collection[str]) -> bool:
+        """Whether all that is to be written of a picture is there, made by the model from that content."""
+        made = self.made.get(name)
+        return (
+            made is not None
+            and (made["sha256"], made["model"]) == (content, model)
+            and set(write) <= set(made["write"])
+            and all((self.out / path).exists() for path in made["files"])
+        )
+
+    def add(self, made: dict) -> None:
+        self.file.write(json.dumps(made, ensure_ascii=False) + "\n")
+        self.file.flush()
+        self.made[made["name"]] = made
+
+
+@contextmanager
+def _recording(out: Path) -> Iterator[_Record]:
+    """The record of a folder, which this run alone may write while the block lasts.
+
+    Raises:
+        CdfssError: while another run writes there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / RECORD).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CdfssError(
+                f"{out}: another run is writing there; wait until it ends, or name another folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield _Record(out, file)
+
+
+def _work(query: Query, segmenter: "Segmenter", write: Collection[str], value_range) -> Work:
+    """By the size that a picture's header says."""
+    with opened(query.path, own_reading(value_range)) as image:
+        width, height = image.size
+    tile = segmenter.how["tile"]
+    views = 1
+    if tiles.is_large((height, width), tile):
+        views = len(tiles.starts(height, tile)) * len(tiles.starts(width, tile))
+    pixels = height * width
+    of_classes = len(segmenter.classes) if _needs_probabilities(write) else 0
+    seconds = pixels / 1e6 * (SECONDS_OF_FILES + SECONDS_OF_PROBABILITY * of_classes)
+    return Work(views, seconds, pixels * (BYTES + BYTES_OF_PROBABILITY * of_classes))
+
+
+def _seconds_of_view(segmenter: "Segmenter") -> float:
+    """Seconds in which the model answers a small picture, the second time: the first one warms up."""
+    side = min(segmenter.how["size"], segmenter.how["tile"])
+    picture = np.full((side, side, 3), 127, np.uint8)
+    for _ in range(2):
+        begin = time.monotonic()
+        segmenter.predict(picture)
+    return time.monotonic() - begin
+
+
+def _beforehand(waiting: list[tuple[Query, str, Work]], kept: int, view: float) -> Iterator[str]:
+    """What a run will take, in words."""
+    if kept:
+        yield f"{kept} pictures were segmented before and are kept"
+    if not waiting:
+        return
+    works = [work for *_, work in waiting]
+    views, seconds = (
+        sum(work.views for work in works),
+        sum(view * work.views + work.seconds for work in works),
+    )
+    largest, memory = max(
+        ((query.path, work.memory) for query, _, work in waiting), key=lambda pair: pair[1]
+    )
+    in_tiles = f" in {views} tiles" if views > len(waiting) else ""
+    yield (
+        f"{len(waiting)} pictures to segment{in_tiles}: about {clock(max(seconds, 1))}, and "
+        f"{max(memory, 1e8) / 1e9:.1f} GB of memory besides the model's"
+    )
+    free = psutil.virtual_memory().available
+    if memory > free:
+        yield (
+            f"{largest} alone needs about {memory / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; end "
+            "other programs, write no probabilities, or cut it into smaller pictures"
+        )
+
+
+def _needs_probabilities(write: Collection[str]) -> bool:
+    return "probabilities" in write or "probabilities-float" in write
+
+
+def _segmented(segmenter: "Segmenter", picture, write) -> tuple[np.ndarray, np.ndarray | None]:
+    """Label map of a picture, and its probabilities where they are to be written."""
+    if not _needs_probabilities(write):
+        return segmenter.predict(picture), None  # in strips, which takes less memory
+    probabilities = segmenter.probabilities(picture)
+    return segmenter.labels(probabilities), probabilities
+
+
+def _told(query: Query, error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"{query.path}: needs more memory than there is; cut it into smaller pictures"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return said if said.startswith(str(query.path)) else f"{query.path}: {said}"
+
+
+def _write(segmenter: "Segmenter", query: Query, picture, labels, probabilities, out: Path, write) -> dict:
+    """Write all that is wanted of a picture; what the record says of it."""
+    name, values, colours = query.name, segmenter.values, segmenter.colours
+    made: dict = {"name": name, "file": str(query.path), "write": sorted(write), "files": [f"{name}.png"]}
+    made |= {"height": labels.shape[0], "width": labels.shape[1]}
+
+    def path(*parts: str) -> Path:
+        made["files"].append("/".join(parts))
+        return out.joinpath(*parts)
+
+    if "overlays" in write:
+        outputs.write_overlay(path("overlays", f"{name}.jpg"), picture, labels, values, colours)
+    for kind, ending in (("probabilities", "png"), ("probabilities-float", "tif")):
+        if kind in write:
+            folders = _folders(segmenter.classes)
+            for of_class, probability in zip(segmenter.classes, probabilities):
+                parts = ("probabilities", *folders[of_class], f"{name}.{ending}")
+                outputs.write_probability(path(*parts), probability)
+    if {"polygons", "coco"} & set(write):
+        regions = outputs.regions_of(labels, values)
+        if "polygons" in write:
+            features = outputs.geojson(name, labels.shape, regions, values)
+            outputs.write_json(path("polygons", f"{name}.geojson"), features)
+        if "coco" in write:
+            made["coco"] = outputs.annotations(labels.shape, regions, values)
+    made["areas"] = outputs.areas(name, str(query.path), labels, values)
+    outputs.write_mask(
+        out / f"{name}.png", labels, values, colours
+    )  # the last, so that it means all is there
+    return made
+
+
+def _folders(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Folder of each class's probabilities: its name, as files may be called; none for a single class."""
+    if len(classes) == 1:
+        return {classes[0]: ()}
+    safe = [
+        "".join("_" if sign in UNSAFE or sign < " " else sign for sign in name).strip(". ")
+        for name in classes
+    ]
+    if len({name.casefold() for name in safe}) < len(safe) or "" in safe:
+        safe = [f"{number} {name}".strip() for number, name in enumerate(safe, 1)]
+    return {name: (folder,) for name, folder in zip(classes, safe)}
+
+
+def _together(segmenter: "Segmenter", record: _Record, model: str, write: Collection[str]) -> list[Path]:
+    """Write what is of all pictures that the model segmented in this folder, in order of name."""
+    made = [entry for _, entry in sorted(record.made.items()) if entry["model"] == model]
+    files = []
+    if "areas" in write:
+        files.append(record.out / "areas.csv")
+        with replacing(files[-1]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, outputs.AREAS)
+            table.writeheader()
+            table.writerows(row for entry in made for row in entry["areas"])
+    if "coco" in write:
+        files.append(record.out / "coco.json")
+        outputs.write_json(
+            files[-1], outputs.coco([entry for entry in made if "coco" in entry], segmenter.values)
+        )
+    return files

@@ -9,6 +9,9 @@ _PUBLIC = {
     "PhaseAttention": "methods.frequency",
     "HSNet": "methods.hsnet.model",
     "adapt": "methods.hsnet.adaptation",
+    "fit": "segmentation.segmenter",
+    "load": "segmentation.segmenter",
+    "Segmenter": "segmentation.segmenter",
     "CdfssError": "errors",
     "snakefile": "configuration.project",
 }

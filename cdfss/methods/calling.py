@@ -81,7 +81,7 @@ def segment(
             f"{masks.shape[1]}"
         )
     if truths is None:
-        if _is_oracle(method):
+        if is_oracle(method):
             raise CdfssError(
                 f"method {name!r} is an oracle, which is shown the queries' masks, and got none"
             )
@@ -121,10 +121,11 @@ def segment(
 
 def predict(method: Method, queries: np.ndarray, truths: np.ndarray) -> Prediction:
     """What a method says of queries; an oracle is shown their masks."""
-    return method.predict(queries, truths) if _is_oracle(method) else method.predict(queries)
+    return method.predict(queries, truths) if is_oracle(method) else method.predict(queries)
 
 
-def _is_oracle(method: Method) -> bool:
+def is_oracle(method: Method) -> bool:
+    """Whether a method is shown the masks of queries."""
     # A user's own may have lost its settings: the error is to be that of its file.
     return getattr(method.settings, "oracle", False)
 

@@ -170,6 +170,9 @@ class Method:
             Else they are called for one after the other.
         least_supports: k that it needs at least.
         looks: whether it looks at pictures; else they are not read, and it is handed black ones.
+        negatives: whether it learns from supports without foreground too, beside others that have some.
+        takes_unknown: whether `fit` takes `unknown` besides, (k, S, S) or (E, k, S, S) bool: pixels of the
+            supports of which nobody says what they are, background in `masks`. Else they stay background.
         Settings: its settings, derived from `contract.Settings`.
         most_at_once: episodes that a batch may have, where the settings bound it.
         parameters: numbers of those that are added to the source model, and of those that are tuned.
@@ -181,6 +184,8 @@ class Method:
     batched: ClassVar[bool] = False
     least_supports: ClassVar[int] = 1
     looks: ClassVar[bool] = True
+    negatives: ClassVar[bool] = False
+    takes_unknown: ClassVar[bool] = False
     Settings: ClassVar[type[Settings]] = Settings
     most_at_once: int | None = None
     parameters: tuple[int, int] = (0, 0)
@@ -207,6 +212,22 @@ class Method:
             pictures: (n, S, S, 3) uint8; where `batched`, (E, n, S, S, 3). Not to be changed.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict(pictures)")
+
+    def learnt(self) -> dict[str, np.ndarray]:
+        """What the last `fit` learnt by steps, of one episode: arrays for a file, by names.
+
+        Nothing, where `fit` is as quick as reading them: it is called again then.
+        """
+        return {}
+
+    def recall(self, pictures: np.ndarray, masks: np.ndarray, learnt: dict[str, np.ndarray]) -> None:
+        """Stand as after the `fit` to these supports from which `learnt` is, without learning again.
+
+        Args:
+            pictures, masks: as `fit`, of one episode.
+            learnt: of `learnt`, never empty.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no recall(pictures, masks, learnt)")
 
     def forget(self) -> None:
         """Let go of what the last `fit` learnt, as far as it takes memory and no later one needs it.

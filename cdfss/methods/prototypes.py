@@ -22,6 +22,7 @@ class Prototypes(contract.Method):
 
     needs = "backbone"
     batched = True
+    negatives = True
     Settings = Settings
 
     def fit(self, pictures: np.ndarray, masks: np.ndarray) -> None:

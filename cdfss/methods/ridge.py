@@ -53,6 +53,7 @@ class Ridge(contract.Method):
 
     needs = "backbone"
     batched = True
+    negatives = True
     Settings = Settings
 
     def fit(self, pictures: np.ndarray, masks: np.ndarray) -> None:

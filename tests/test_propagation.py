@@ -27,7 +27,7 @@ def units(*shape, seed=0):
 def test_matching_is_the_mean_cosine_to_the_nearest_of_each_class():
     cells, supports = units(2, 3, 5, 6), units(2, 20, 6, seed=1)
     shares = torch.rand(2, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = affinity.matching(cells, supports, shares, 4)
+    found = affinity.matching(cells, supports, shares, 1 - shares, 4)
     for e, n, i in np.ndindex(2, 3, 5):
         cosines = supports[e].numpy() @ cells[e, n, i].numpy()
         inside = shares[e].numpy() >= 0.5
@@ -41,7 +41,7 @@ def test_a_class_that_fills_no_half_of_a_cell_is_matched_where_it_is_most():
     shares[0, 7] = 0.3
     cosines = cells[0, 0] @ supports[0].T
     for share, sign in ((shares, 1), (1 - shares, -1)):
-        found = affinity.matching(cells, supports, share, 3)[0, 0]
+        found = affinity.matching(cells, supports, share, 1 - share, 3)[0, 0]
         rest = cosines.topk(3, -1).values.mean(-1)  # all others, and it: less than half is foreground
         torch.testing.assert_close(sign * found, cosines[:, 7] - rest)
 

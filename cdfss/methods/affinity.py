@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def matching(cells: Tensor, supports: Tensor, shares: Tensor, nearest: int) -> Tensor:
+def matching(
+    cells: Tensor, supports: Tensor, foreground: Tensor, background: Tensor, nearest: int
+) -> Tensor:
     """How much nearer cells are to the supports' foreground than to their background.
 
     The mean cosine to the `nearest` cells of the foreground less that to those of the background. A cell
@@ -18,14 +20,14 @@ def matching(cells: Tensor, supports: Tensor, shares: Tensor, nearest: int) -> T
     Args:
         cells: (E, n, N, D).
         supports: (E, M, D).
-        shares: of foreground in the supports' cells, (E, M), in 0..1.
+        foreground, background: shares of the supports' cells, (E, M), in 0..1; a rest is unknown.
 
     Returns:
         (E, n, N) in -2..2.
     """
     cosines = cells @ supports[:, None].transpose(-1, -2)  # (E, n, N, M)
     found = []
-    for share in (shares, 1 - shares):
+    for share in (foreground, background):
         inside = share >= share.amax(-1, keepdim=True).clamp(max=0.5)  # (E, M), never empty
         best = cosines.masked_fill(~inside[:, None, None], -torch.inf)
         best = best.topk(min(nearest, best.shape[-1]), -1).values

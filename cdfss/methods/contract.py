@@ -236,14 +236,18 @@ class Method:
         """
 
 
-def refuse_one_class(masks: np.ndarray) -> None:
+def refuse_one_class(masks: np.ndarray, unknown: np.ndarray | None = None) -> None:
     """Supports of an episode (E, k, S, S) without any foreground, or nothing but it, show no object.
+
+    Args:
+        unknown: pixels that are neither, of the same shape.
 
     Raises:
         CdfssError: names the episode and what to do.
     """
+    either = masks if unknown is None else masks | unknown
     for number, foreground in enumerate(masks.reshape(len(masks), -1)):
-        if foreground.all() or not foreground.any():
+        if either[number].all() or not foreground.any():
             what = "nothing but foreground" if foreground.any() else "no foreground"
             raise CdfssError(
                 f"supports of episode {number} of the batch: their masks ({masks.shape[1]} of "

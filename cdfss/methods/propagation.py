@@ -37,10 +37,10 @@ class Propagation(ridge.Ridge):
 
     Settings = Settings
 
-    def _learn(self, views: list[list], masks) -> None:
-        super()._learn(views, masks)
+    def _learn(self, views: list[list], foreground, background) -> None:
+        super()._learn(views, foreground, background)
         self.supports_ = self._places(views).flatten(1, 2)  # (E, M, D)
-        self.shares_ = self._shares(masks).flatten(1)  # (E, M)
+        self.shares_ = foreground.flatten(1), background.flatten(1)  # (E, M)
 
     def _scores(self, views: list[list], size: int):
         import torch.nn.functional as F
@@ -51,7 +51,7 @@ class Propagation(ridge.Ridge):
         pixels = super()._scores(views, size)  # (E, n, size, size)
         before = regression.resized_to(pixels, side).flatten(2)  # (E, n, cells)
         places = self._places(views)
-        matched = affinity.matching(places, self.supports_, self.shares_, how.nearest)
+        matched = affinity.matching(places, self.supports_, *self.shares_, how.nearest)
         # Cosines differ by much less than scores do, and by how much hangs on the picture.
         scale = before.std(-1, keepdim=True) / matched.std(-1, keepdim=True).clamp(min=1e-6)
         after = (1 - how.matching) * before + how.matching * scale * matched

@@ -54,19 +54,22 @@ class Ridge(contract.Method):
     needs = "backbone"
     batched = True
     negatives = True
+    takes_unknown = True
     Settings = Settings
 
-    def fit(self, pictures: np.ndarray, masks: np.ndarray) -> None:
-        """Solve for E episodes: pictures (E, k, S, S, 3) uint8 and masks (E, k, S, S) bool."""
+    def fit(self, pictures: np.ndarray, masks: np.ndarray, unknown: np.ndarray | None = None) -> None:
+        """Solve for E episodes: pictures (E, k, S, S, 3) uint8, masks and unknown pixels (E, k, S, S) bool."""
         import torch
 
         from cdfss.running.precision import float32
 
-        contract.refuse_one_class(masks)
+        contract.refuse_one_class(masks, unknown)
         with torch.inference_mode():
             views = self._views(pictures)
         with torch.inference_mode(), float32(self.given.device):
-            self._learn(views, torch.from_numpy(masks).to(self.given.device).float())
+            foreground = self._shares(masks)
+            left = 1 if unknown is None else 1 - self._shares(unknown)
+            self._learn(views, foreground, (left - foreground).clamp(min=0))
 
     def predict(self, pictures: np.ndarray) -> contract.Prediction:
         """Segment n queries of each episode, each by itself: pictures (E, n, S, S, 3) uint8."""
@@ -90,16 +93,16 @@ class Ridge(contract.Method):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
 
-    def _learn(self, views: list[list], masks) -> None:
-        """Solve for the supports: views as `_views` gives them, masks (E, k, S, S) float."""
+    def _learn(self, views: list[list], foreground, background) -> None:
+        """Solve for the supports: views as `_views` gives them, and shares of cells (E, k, cells)."""
         from cdfss.methods import regression
 
         cells = self._cells(views)  # (E, k, views * cells, D)
-        shares = self._shares(masks).repeat(1, 1, len(views))  # the same in every view
+        shares = [s.repeat(1, 1, len(views)) for s in (foreground, background)]  # the same in every view
         # Sums of squares are taken about a point amid the cells: they keep more digits.
         self.centre_ = cells.mean((1, 2))  # (E, D)
-        of_supports = regression.moments(self._centred(cells), shares, 1 - shares)  # (E, k, ...)
-        choice = self.settings.penalties if masks.shape[1] > 1 else self.settings.penalties[:1]
+        of_supports = regression.moments(self._centred(cells), *shares)  # (E, k, ...)
+        choice = self.settings.penalties if cells.shape[1] > 1 else self.settings.penalties[:1]
         self.penalties_ = regression.best_penalties(of_supports, choice)  # (E,)
         self.moments_ = of_supports.sum(1)
         self.weights_, self.offset_ = regression.solve(self.moments_, self.penalties_)
@@ -132,11 +135,14 @@ class Ridge(contract.Method):
         offset = offset - torch.einsum("end,ed->en", weights, self.centre_)
         return sum(regression.scores(maps, weights, offset, size) for maps in views) / len(views)
 
-    def _shares(self, masks):
-        """How much of each cell an object fills: masks (E, k, S, S) float -> (E, k, cells)."""
+    def _shares(self, masks: np.ndarray):
+        """How much of each cell they fill: masks (E, k, S, S) bool -> (E, k, cells)."""
+        import torch
+
         from cdfss.methods import regression
 
-        shares = regression.resized_to(masks.flatten(0, 1)[:, None], self.settings.cells)
+        there = torch.from_numpy(masks).to(self.given.device).float()
+        shares = regression.resized_to(there.flatten(0, 1)[:, None], self.settings.cells)
         return shares.reshape(*masks.shape[:2], -1)
 
     def _centred(self, cells):

@@ -51,7 +51,7 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
     """The supports that a method learns from, and what people should know of those that it does not.
 
     Raises:
-        CdfssError: for a class without any foreground or background, and fewer supports than the method needs.
+        CdfssError: for a class without foreground or background, and fewer supports than the method needs.
     """
     classes, remarks = {}, []
     for label, of in supports.classes.items():
@@ -61,16 +61,16 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
                 f"class {label!r}: none of its {len(of)} supports shows it, their masks are empty; label "
                 "at least one picture of it, or leave the class out"
             )
-        if kind.looks and all(one.mask.all() for one in helpful):
+        if kind.looks and all(_filled(one) for one in helpful):
             raise CdfssError(
-                f"class {label!r}: the masks of its supports ({', '.join(one.name for one in helpful)}) are "
-                "foreground everywhere, and nothing shows what it is not; check them (0 is background), or "
+                f"class {label!r}: the masks of its supports ({', '.join(one.name for one in helpful)}) "
+                "are foreground everywhere, and nothing shows what it is not; check them (0 is background), or "
                 "add a picture with background"
             )
         if len(helpful) < kind.least_supports:
             raise CdfssError(
-                f"class {label!r}: method {name!r} needs at least {kind.least_supports} supports, and there "
-                f"are {len(helpful)} that show it"
+                f"class {label!r}: method {name!r} needs at least {kind.least_supports} supports, and "
+                f"there are {len(helpful)} that show it"
             )
         if left := [one.name for one in of if not (one.mask.any() or kind.negatives)]:
             remarks.append(
@@ -80,6 +80,11 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
             remarks.append(f"{label}: {name} takes unknown pixels as background")
         classes[label] = helpful
     return Supports(classes, supports.values, supports.colours, supports.complete), remarks
+
+
+def _filled(one: Support) -> bool:
+    """Whether a mask has no background."""
+    return bool((one.mask if one.unknown is None else one.mask | one.unknown).all())
 
 
 class Fitted:
@@ -103,8 +108,8 @@ class Fitted:
         self.name, self.method = name, calling.build(name, settings, given)
         if calling.is_oracle(self.method):
             raise CdfssError(
-                f"method {name!r} with these settings is an oracle, which is shown the queries' masks; take "
-                "one without"
+                f"method {name!r} with these settings is an oracle, which is shown the queries' masks; "
+                "take one without"
             )
         pictures = self._batch(np.stack([one.picture for one in supports]))
         masks = self._batch(np.stack([one.mask for one in supports]))

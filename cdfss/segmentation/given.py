@@ -1,7 +1,7 @@
 """Pictures as people hand them over in Python: paths, arrays, Pillow's images."""
 
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ from PIL import Image
 from cdfss.data import pictures
 from cdfss.errors import CdfssError
 
-Picture: TypeAlias = Union[str, Path, np.ndarray, Image.Image]
+Picture: TypeAlias = str | Path | np.ndarray | Image.Image
 
 
 def picture(given: Picture, name: str = "picture") -> np.ndarray:
@@ -32,8 +32,8 @@ def picture(given: Picture, name: str = "picture") -> np.ndarray:
             raise CdfssError(f"{name} {error}") from error
     if not isinstance(given, np.ndarray):
         raise CdfssError(
-            f"{name} is a {type(given).__name__}; expected a path, an array (H, W, 3) of uint8, or an image "
-            "of Pillow's"
+            f"{name} is a {type(given).__name__}; expected a path, an array (H, W, 3) of uint8, or an "
+            "image of Pillow's"
         )
     return _of_array(given, name)
 

@@ -181,8 +181,8 @@ class Segmenter:
             picture: a path, an array (H, W, 3) uint8, or an image of Pillow's.
 
         Returns:
-            (C, H, W) float32 in 0..1, in the order of `classes`. Each class is told from all else by itself:
-            they need not add up to 1.
+            (C, H, W) float32 in 0..1, in the order of `classes`. Each class is told from all else by
+            itself: they need not add up to 1.
 
         Raises:
             CdfssError: for a picture that cannot be read, and when there is too little memory.
@@ -197,7 +197,7 @@ class Segmenter:
         return np.concatenate([self.labels(strip) for strip in self._strips(picture)])
 
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
-        """(C, H, W) -> label map (H, W) uint8: the most probable class where it has 0.5, else background."""
+        """(C, H, W) -> label map (H, W) uint8: the most probable class from 0.5 on, else background."""
         values = np.array([self.values[label] for label in self.classes], np.uint8)
         return np.where(probabilities.max(0) >= 0.5, values[probabilities.argmax(0)], 0).astype(np.uint8)
 
@@ -268,8 +268,8 @@ def _files(
             )
     if facts.weights is not None and weights is None:
         raise CdfssError(
-            f"backbone {backbone!r} needs its published weights: {how_to_get(backbone, 'a file')}, and give "
-            "that as weights"
+            f"backbone {backbone!r} needs its published weights: {how_to_get(backbone, 'a file')}, and "
+            "give that as weights"
         )
     return {
         "backbone": backbone,

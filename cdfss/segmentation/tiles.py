@@ -107,6 +107,6 @@ def cut(supports: Supports, tile: int) -> tuple[Supports, list[str]]:
         classes[label] = [part for part in all_parts if id(part) in taken]
         if len(all_parts) > len(of):
             remarks.append(
-                f"{label}: {len(of)} supports are seen in {len(classes[label])} of their {len(all_parts)} tiles"
+                f"{label}: {len(of)} supports are seen in {len(classes[label])} of {len(all_parts)} tiles"
             )
     return Supports(classes, supports.values, supports.colours, supports.complete), remarks

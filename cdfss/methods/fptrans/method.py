@@ -71,12 +71,25 @@ class Method(contract.Method):
         self.chain = chain.to(given.device)
 
     def fit(self, pictures, masks):
+        self._adapted = self._adaptation(pictures, masks)
+        for _ in range(self.settings.steps_taken):
+            self._adapted.step()
+
+    def learnt(self):
+        return self._adapted.optimiser.values() if self.settings.steps_taken else {}
+
+    def recall(self, pictures, masks, learnt):
+        self._adapted = self._adaptation(pictures, masks)
+        self._adapted.optimiser.restore(learnt)
+
+    def _adaptation(self, pictures, masks):
+        """`adaptation.Adaptation` to E episodes, before its first step."""
         import torch
 
         from cdfss.methods.fptrans.adaptation import Adaptation
 
         settings, given = self.settings, self.given
-        self._adapted = Adaptation(
+        return Adaptation(
             self.model,
             self.chain,
             settings.place,
@@ -85,8 +98,6 @@ class Method(contract.Method):
             given.seed,
             settings.learning_rate or RATE,
         )
-        for _ in range(settings.steps_taken):
-            self._adapted.step()
 
     def predict(self, pictures):
         import torch

@@ -190,6 +190,16 @@ class Adaptation:
             return self._of_whole_model()
         return self._step.gradients(self.optimiser.parameters, self._kept())
 
+    def resume(self, values: dict) -> None:
+        """Take up the values that tuned parameters had after the steps of another adaptation (`Adam.values`).
+
+        Raises:
+            CdfssError: when they are of other parts.
+        """
+        self.optimiser.restore(values)
+        if "backbone" in self._trained:
+            self._features = None  # of the weights before
+
     def predict(self, query: Tensor, truth: Tensor | None = None) -> Tensor:
         """Masks of `segment`."""
         return self.segment(query, truth).masks

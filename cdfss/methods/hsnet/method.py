@@ -173,18 +173,22 @@ class Method(contract.Method):
         }
 
     def fit(self, pictures, masks):
+        before, self._adapted = self._adapted if self.settings.goes_on else None, None
+        self._adapted = self._adapt(pictures, masks, self.settings.steps_taken, before)
+
+    def _adapt(self, pictures, masks, steps, before=None):
+        """`adaptation.Adaptation` to E episodes after some steps, which go on from another one, if given."""
         import torch
 
         from cdfss.backbones.normalisation import normalise
         from cdfss.methods.hsnet.adaptation import adapt
 
-        before, self._adapted = self._adapted if self.settings.goes_on else None, None
         images = normalise(torch.from_numpy(pictures).to(self.given.device).flatten(0, 1), self._facts)
-        self._adapted = adapt(
+        return adapt(
             before.model if before else self.model,
             images.unflatten(0, masks.shape[:2]),  # (E, k, 3, S, S)
             torch.from_numpy(masks).to(self.given.device).float(),
-            self.settings.steps_taken,
+            steps,
             **self.tuning,
             optimiser=before.optimiser if before else None,
         )
@@ -206,6 +210,13 @@ class Method(contract.Method):
         masks, probabilities = of_all("masks"), of_all("probabilities")
         counts = {name: of_all(name) for name in contract.COUNTS}
         return Prediction(probabilities.astype(np.float32), masks.astype(bool), counts)
+
+    def learnt(self):
+        return self._adapted.optimiser.values() if self.settings.steps_taken else {}
+
+    def recall(self, pictures, masks, learnt):
+        self._adapted = self._adapt(pictures, masks, steps=0)
+        self._adapted.resume(learnt)
 
     def forget(self):
         if not self.settings.goes_on:

@@ -31,9 +31,16 @@ def _render(**values) -> str:
         "domains": {},
         "shots": [],
         "data": [],
+        "found": {},
+        "compared": None,
     }
+
+    def own(name):
+        """A file of ours beside page.html as it is, so that the page is one file."""
+        return Markup(environment.loader.get_source(environment, name)[0])
+
     values = empty | {"summary": ""} | values
-    functions = {"groups": _groups, "in_words": provenance.in_words, "signed": _signed}
+    functions = {"groups": _groups, "in_words": provenance.in_words, "signed": _signed, "own": own}
     return environment.get_template("page.html").render(**functions, **values)
 
 
@@ -101,6 +108,19 @@ def _figure(path: Path) -> tuple[dict, tuple[int, int]]:
         raise provenance.damaged(path, error) from error
 
 
+def _found(galleries: list[dict], domains: dict[str, str]) -> dict:
+    """What the page's script finds episodes in."""
+    lists = [{"domain": entry["domain"], "shot": entry["shot"], **entry["list"]} for entry in galleries]
+    return {"variants": galleries[0]["variants"], "domains": domains, "lists": lists} if galleries else {}
+
+
+def _compared(galleries: list[dict], settings: dict) -> str | None:
+    """The variant that is held against the first of the galleries before a reader chooses another one."""
+    others = list(galleries[0]["variants"])[1:] if galleries else []
+    primary = (settings["primary"] or {}).get("variant")
+    return primary if primary in others else next(iter(others), None)
+
+
 def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=()) -> None:
     """Write the page of a run: its tables, figures, episodes and data.
 
@@ -147,6 +167,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
         for episode in entry["episodes"]:
             episode["anchor"] = anchor_of(entry["domain"], entry["shot"], episode["episode"])
+        entry["list"]["classes"] = list(map(words, entry["list"]["classes"]))
     anchors = {episode["anchor"] for entry in entries for episode in entry["episodes"]}
     provenance.summaries_must_agree(origins)
     domains, shots, seeds = settings["domains"], settings["shots"], settings["seeds"]
@@ -167,6 +188,8 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         galleries=entries,
         domains=domains,
         shots=shots,
+        found=_found(entries, domains),
+        compared=_compared(entries, settings),
         data=prepared.of_run(indexes, domains),
     )
     with replacing(path) as temporary:

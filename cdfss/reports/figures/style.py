@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
+from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from cdfss.reports import statistics
@@ -71,9 +72,26 @@ def save(figure, paths, made_from=()) -> None:
 def tinted(picture: np.ndarray, mask: np.ndarray, colour: str) -> np.ndarray:
     """A picture (S, S, 3) uint8 with a mask (S, S): tinted inside, outlined, slightly faded outside."""
     mask, colour = np.asarray(mask, bool), 255 * np.array(to_rgb(colour))
-    edge = mask & ~binary_erosion(mask, iterations=max(1, len(mask) // 100), border_value=1)
     shown = np.where(mask[..., None], 0.55 * picture + 0.45 * colour, 0.9 * picture + 0.05 * 255)
-    return np.where(edge[..., None], colour, shown).round().astype(np.uint8)
+    return np.where(edge_of(mask)[..., None], colour, shown).round().astype(np.uint8)
+
+
+def edge_of(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask (S, S) bool that its outline is drawn with, a hundredth of S wide."""
+    return mask & ~binary_erosion(mask, iterations=max(1, len(mask) // 100), border_value=1)
+
+
+def layer(mask: np.ndarray, colour: str, inside: bool = True) -> Image.Image:
+    """A mask (S, S) as a transparent picture that does to one below it what `tinted` does.
+
+    Args:
+        inside: else nothing but the outline is drawn.
+    """
+    mask, colour = np.asarray(mask, bool), [round(255 * part) for part in to_rgb(colour)]
+    image = Image.fromarray(mask.astype(np.uint8) + edge_of(mask))  # 0 outside, 1 inside, 2 outline
+    image.putpalette([127, 127, 127, *colour, *colour])
+    image.info["transparency"] = bytes([26, 115, 255] if inside else [0, 0, 255])  # 255 is opaque
+    return image
 
 
 def lacking(text: str):

@@ -1,4 +1,7 @@
-"""Downloads of the registered data sets and of backbone weights: resumed, checked, whole or not there."""
+"""Downloads of the registered data sets and of backbone weights: resumed, checked, whole or not there.
+
+Our own, since pooch 1.9 and fsspec 2026.9 begin anew when a connection breaks; archives have up to 2 GB.
+"""
 
 import errno
 import json

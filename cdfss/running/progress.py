@@ -1,4 +1,7 @@
-"""A progress line with rate and time left, for a terminal or a log."""
+"""A progress line with rate and time left, for a terminal or a log.
+
+Our own: tqdm rewrites one line by carriage returns, and to make it print whole ones takes as much code.
+"""
 
 import sys
 import time

@@ -158,7 +158,7 @@ def test_every_file_of_weights_has_a_source_a_licence_and_a_size_of_its_own():
 
 
 def test_the_documentation_lists_every_backbone_as_it_is_registered():
-    page = (Path(__file__).parent.parent / "docs" / "backbones.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "explanation" / "backbones.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert [row[0] for row in rows] == [f"| `{name}`" for name in BACKBONES]
     for facts, (_, *row) in zip(BACKBONES.values(), rows):

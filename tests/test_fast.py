@@ -17,7 +17,7 @@ def agree(backbone, variant, shot, size):
     model.learner.requires_grad_(False)
     query, supports, masks = episode_of(shot, size)
     # Over several stride-32 positions: with one alone the FFT of the plain path has real bins, whose
-    # phase is a matter of the sign of zero (docs/fidelity.md).
+    # phase is a matter of the sign of zero (docs/explanation/fidelity.md).
     for number, mask in enumerate(masks):
         mask[2 * size // 5 :, size // 3 : size - number] = 1
     balanced(model, query, supports, masks)

@@ -20,7 +20,7 @@ from cdfss.methods import calling, conformance, hosts, known, own
 from cdfss.methods.contract import COUNTS, Given, Prediction
 from cdfss.running import provenance
 
-DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+DOCS = Path(__file__).parents[1] / "docs" / "how-to" / "own-method.md"
 MINE = """
     import numpy as np
     from pydantic import Field
@@ -57,7 +57,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def example():
-    """The code of docs/methods.md: the class, and the fit that it ends with."""
+    """The code of docs/how-to/own-method.md: the class, and the fit that it ends with."""
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
     return blocks[0], next(block for block in blocks if block.startswith("    def fit"))
 

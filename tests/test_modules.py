@@ -21,7 +21,7 @@ from cdfss.methods.modules import conformance, known
 from cdfss.methods.modules.chain import Chain
 from cdfss.running.precision import precision as in_precision
 
-DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+DOCS = Path(__file__).parents[1] / "docs" / "how-to" / "own-method.md"
 RIVALS = ("dff", "gfnet", "arp", "dac", "mmc_simple", "mmc_oracle", "srip", "whitening")
 MINE = """\
 from pydantic import Field

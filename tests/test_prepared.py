@@ -9,7 +9,7 @@ from cdfss.data import index
 from cdfss.data.readers import READERS
 from cdfss.reports import page, prepared
 
-DOCS = Path(__file__).parent.parent / "docs" / "data.md"
+DOCS = Path(__file__).parent.parent / "docs" / "explanation" / "data.md"
 
 
 def test_the_docs_have_the_published_counts():

@@ -35,7 +35,7 @@ def missing(jobs: Jobs) -> list[str]:
             if not there:
                 lines.append(
                     f"data.{name}.root: {settings['root']} is not a folder; set it to your copy of the "
-                    "data set, or remove it to download the data set (docs/data.md)"
+                    "data set, or remove it to download the data set (docs/explanation/data.md)"
                 )
             continue
         if _complete(settings):

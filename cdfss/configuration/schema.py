@@ -87,7 +87,7 @@ class Data(Section):
     splits: Folder | None = Field(
         None,
         description="folder with the split lists of pascal (fold0.txt ...) or fss1000 (trn.txt ...); "
-        "default: beside the data (see docs/data.md), else downloaded",
+        "default: beside the data (see docs/explanation/data.md), else downloaded",
     )
     class_order: tuple[str, str, str] = Field(
         ("nevus", "seborrheic_keratosis", "melanoma"),
@@ -260,7 +260,7 @@ class Variant(Section):
     method: str = Field(
         "hsnet",
         description=f"{', '.join(known.METHODS)}; or your own: folder/file.py:Class, or "
-        "module:Class of an installed one (docs/methods.md)",
+        "module:Class of an installed one (docs/how-to/own-method.md)",
     )
     backbone: Literal[tuple(BACKBONES)] | None = Field(
         None,
@@ -402,7 +402,8 @@ class Configuration(Section):
     image_size: int = Field(400, ge=32, description="pixels; pictures are resized to squares")
     backbone: Literal[tuple(BACKBONES)] = Field(
         "resnet50",
-        description="frozen network (docs/backbones.md); HSNet needs one that has strides 8, 16 and 32",
+        description="frozen network (docs/explanation/backbones.md); HSNet needs one that has strides 8, "
+        "16 and 32",
     )
     seeds: Seeds = Field(
         [0],

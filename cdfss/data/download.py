@@ -515,7 +515,7 @@ def http(addresses: str | list[str], target: Path, known_hash: str | None, log=p
     again = f"Run again to go on from the {have} bytes that are there" if have else "Run again later"
     raise CdfssError(
         f"{'; '.join(failures)}. {again}, or save the file by hand as {target}; if the publisher moved or "
-        "changed it, get the data set by hand and set data.<name>.root (docs/data.md)"
+        "changed it, get the data set by hand and set data.<name>.root (docs/explanation/data.md)"
     )
 
 

@@ -94,7 +94,7 @@ def base_of(root: Path, required: tuple[str, ...], inside: tuple[str, ...]) -> P
     raise CdfssError(
         f"{root}: expected {' and '.join(required)} here"
         + (f" or in {', '.join(inside)}" if inside else "")
-        + "; check data.<name>.root (docs/data.md shows the layout)"
+        + "; check data.<name>.root (docs/explanation/data.md shows the layout)"
     )
 
 
@@ -317,5 +317,5 @@ def split_folder(settings: dict, base: Path, required: str, places: tuple[str, .
     looked = ", ".join(str(candidate) for candidate in candidates)
     raise CdfssError(
         f"data.{settings['name']}.splits: no {required} in {looked}; set it to the folder with the "
-        "split lists (docs/data.md says where they are published)"
+        "split lists (docs/explanation/data.md says where they are published)"
     )

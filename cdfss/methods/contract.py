@@ -1,7 +1,7 @@
 """What a method is: it is fitted to k labelled supports, and then predicts masks of queries.
 
 Pictures are uint8 RGB and masks bool, both NumPy. Evaluation and the workflow know methods by what is
-here, and nothing else of them; docs/methods.md has a worked example of one's own.
+here, and nothing else of them; docs/how-to/own-method.md has a worked example of one's own.
 
 No module with a method imports torch at its top, but in its functions: a plan looks at `needs` and
 `Settings` of every method of a run, and starts without torch.

@@ -19,7 +19,7 @@ def published() -> dict[str, list[dict]]:
 
 
 def as_markdown() -> str:
-    """The table of published counts in docs/data.md."""
+    """The table of published counts in docs/explanation/data.md."""
     lines = [f"| format | split | {' | '.join(UNITS.values())} | what | source |", "|-|-|-|-|-|-|-|"]
     for name, counts in published().items():
         for count in counts:

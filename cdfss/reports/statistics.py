@@ -24,7 +24,8 @@ READINGS = {
     "training": "the mean over other source trainings",
 }
 
-# Below these no interval is given, since none holds the truth as often as it says (docs/results.md).
+# Below these no interval is given, since none holds the truth as often as it says
+# (docs/explanation/results.md).
 LEAST_EPISODES = 20
 LEAST_PICTURES = 20
 LEAST_CHANGES = 8  # that a difference comes down to, see `Difference.effective`

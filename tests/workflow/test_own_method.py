@@ -1,4 +1,5 @@
-"""A user's own method, as docs/methods.md has it: in tables, seen when it changes, told of mistakes."""
+"""A user's own method, as docs/how-to/own-method.md has it: in tables, seen when it changes, told
+of mistakes."""
 
 import re
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from .conftest import ROOT
 from .test_plan import SMALL, own_data
 
-DOCS = (ROOT / "docs" / "methods.md").read_text()
+DOCS = (ROOT / "docs" / "how-to" / "own-method.md").read_text()
 
 
 @pytest.fixture

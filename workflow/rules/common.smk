@@ -84,7 +84,8 @@ def by_attempt(first):
     """A resource that doubles with each attempt of a job.
 
     What rules ask for at first is what was measured on a processor, at the paper's sizes, and room on
-    top (docs/performance.md); what a GPU's libraries take of the machine's memory was not measured.
+    top (docs/explanation/performance.md); what a GPU's libraries take of the machine's memory was not
+    measured.
     """
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 

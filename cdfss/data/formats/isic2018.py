@@ -70,7 +70,7 @@ def _by_table(base: Path, root: Path, order: list[str], listing: Listing) -> lis
     if not table.is_file():
         raise CdfssError(
             f"{base}: expected class_id.csv beside {IMAGES}, or the images in folders 1, 2, 3; "
-            "docs/data.md says where the table is published"
+            "docs/explanation/data.md says where the table is published"
         )
     class_of = _read_table(table)
     images = [[] for _ in order]

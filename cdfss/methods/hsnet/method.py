@@ -18,7 +18,7 @@ class Settings(Tuned):
     modules: known.Modules = Field(
         (),
         description="modules on the stride-32 maps, in order: names, or name: {settings}, see below; "
-        "or your own as folder/file.py:Class or module:Class (docs/methods.md)",
+        "or your own as folder/file.py:Class or module:Class (docs/how-to/own-method.md)",
     )
     trained: list[str] | None = Field(
         None,

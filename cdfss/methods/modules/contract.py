@@ -1,8 +1,8 @@
 """What a module is: it changes the deepest maps of a frozen host model, and may be tuned to supports.
 
 Maps are real, (..., E, C, h, w) for E episodes. Parameters are tensors whose first dimension is 1, or E,
-one set for each episode; so they must be broadcast to the maps' last four dimensions. docs/methods.md has a
-worked example of one's own.
+one set for each episode; so they must be broadcast to the maps' last four dimensions.
+docs/how-to/own-method.md has a worked example of one's own.
 
 No file with a module imports torch at its top, but in its functions: a plan looks at facts and settings
 of modules, and starts without torch.

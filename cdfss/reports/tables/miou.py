@@ -39,17 +39,17 @@ PRIMARY = (
     "there holds after correction for all of them."
 )
 PROTOCOL = (
-    "Choices where the paper is silent (docs/fidelity.md), unless a variant is configured otherwise: each "
-    "episode starts anew, from the run's seed; the loss of k shots is the mean over the k self-pairs; "
-    "masks are compared at the configured image size; supports of one episode may repeat; classes of ISIC "
-    "in the order of data.<name>.class_order."
+    "Choices where the paper is silent (docs/explanation/fidelity.md), unless a variant is configured "
+    "otherwise: each episode starts anew, from the run's seed; the loss of k shots is the mean over the k "
+    "self-pairs; masks are compared at the configured image size; supports of one episode may repeat; "
+    "classes of ISIC in the order of data.<name>.class_order."
 )
 
 TRANSFORMER_PROTOCOL = (
-    "Choices where the paper is silent (docs/fidelity.md), unless a variant is configured otherwise: each "
-    "episode starts anew, from the run's seed; the loss of k shots is the mean over the supports, each "
-    "predicted from all k; masks are compared at the configured image size; supports of one episode may "
-    "repeat; classes of ISIC in the order of data.<name>.class_order."
+    "Choices where the paper is silent (docs/explanation/fidelity.md), unless a variant is configured "
+    "otherwise: each episode starts anew, from the run's seed; the loss of k shots is the mean over the "
+    "supports, each predicted from all k; masks are compared at the configured image size; supports of one "
+    "episode may repeat; classes of ISIC in the order of data.<name>.class_order."
 )
 
 
@@ -372,7 +372,8 @@ def alternatives_table(rows: pd.DataFrame | None, settings: dict) -> Table:
     """Table 5: the modules against tuning the learner and backbone, and against an MI loss."""
     note = (
         "Paper table 5 states neither the tuned parts nor the learning rates, and no form of the "
-        "mutual-information loss; here it is that of jointly normal channels (docs/fidelity.md)."
+        "mutual-information loss; here it is that of jointly normal channels "
+        "(docs/explanation/fidelity.md)."
     )
     if settings["published"]:
         note += " Its printed average of the MI loss, 48.76, is not that of its own values, 48.96."
@@ -385,7 +386,7 @@ def rivals_table(number: int, rows: pd.DataFrame | None, settings: dict) -> Tabl
     notes = [
         f"Paper table {number} states neither where these methods stand, nor their learning rates, steps "
         "and first values. Here each is a module in APM's place, in the smallest reading of its paper, "
-        "tuned like APM where it has parameters (docs/fidelity.md)."
+        "tuned like APM where it has parameters (docs/explanation/fidelity.md)."
     ]
     if number == 8 and settings["published"]:
         notes.append("The paper's printed average of DAC, 51.98, is not that of its own values, 52.12.")
@@ -400,7 +401,7 @@ def transformer_table(rows: pd.DataFrame | None, settings: dict) -> Table:
     settings = settings | {"baseline": next(plain, None)}
     notes = [
         "Paper table 4 states neither the backbone, the source classes, the picture size, nor where APM-S "
-        "stands; PerSAM's values are those that it prints (docs/fidelity.md)."
+        "stands; PerSAM's values are those that it prints (docs/explanation/fidelity.md)."
     ]
     if settings["baseline"]:
         notes.insert(0, "Baseline: FPTrans without modules.")

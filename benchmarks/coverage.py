@@ -2,7 +2,7 @@
 
 Episodes are drawn from populations that look like real ones: classes of different difficulty and size, IoU
 that reaches both ends of 0..1 within a class, large objects easier, so that sums are skewed. The truth is
-the mean over many lists of the same size. Prints Markdown tables, those of docs/explanation/results.md.
+the mean over many lists of the same size. Prints Markdown tables, those of docs/explanation/statistics.md.
 """
 
 import sys

@@ -25,7 +25,7 @@ READINGS = {
 }
 
 # Below these no interval is given, since none holds the truth as often as it says
-# (docs/explanation/results.md).
+# (docs/explanation/statistics.md).
 LEAST_EPISODES = 20
 LEAST_PICTURES = 20
 LEAST_CHANGES = 8  # that a difference comes down to, see `Difference.effective`

@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 
-.PHONY: demo test test-lowest bench check format reference clean
+.PHONY: demo test test-lowest bench check format reference site clean
 
 # Written last, so that a broken installation is never taken for a whole one.
 .venv/installed: pyproject.toml
@@ -56,5 +56,9 @@ format: .venv/installed
 reference: .venv/installed
 	$(BIN)/cdfss reference
 
+# The site of docs/, in site/; a link or a name that leads nowhere fails it.
+site: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv .venv-lowest .snakemake results data/everyday data/objects data/landcover data/lesions data/lungs
+	rm -rf .venv .venv-lowest .snakemake results site data/everyday data/objects data/landcover data/lesions data/lungs

@@ -46,8 +46,10 @@ def drawn(kind: str, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if kind == "things":
             picture, masks = scenes.things(rng, scenes.OBJECTS, looks, [thing], size)
             return picture, masks[0]
-        picture, mask = scenes.lesion(rng, "melanoma", size) if kind == "lesions" else scenes.chest(rng, size)
-        return (picture if picture.ndim == 3 else np.stack([picture] * 3, -1)), mask
+        if kind == "lesions":
+            return scenes.lesion(rng, "melanoma", size)
+        grey, mask = scenes.chest(rng, size)
+        return np.repeat(grey[..., None], 3, 2), mask
 
     found = [one() for _ in range(number)]
     return np.stack([scenes.to_bytes(picture) for picture, _ in found]), np.stack([m for _, m in found])

@@ -50,10 +50,9 @@ LANGUAGES = {"bash", "python", "yaml", "text", "dockerfile"}
 
 # Commands that are not run, and why.
 NOT_RUN = {
-    "python3 -m venv .venv": "the tests run in the environment that this makes; .ci/run makes one",
-    ".venv/bin/pip install .": "asks the package index for 2 GB; .ci/run installs",
-    ".venv/bin/pip install -e '.[slurm]'": "the same",
-    ". .venv/bin/activate": "changes the shell it is given in, and nothing else",
+    "pip install .": "asks the package index for 2 GB; .ci/run installs",
+    "python3 -m venv .venv": "the tests run in such an environment; .ci/run makes one",
+    ".venv/bin/pip install -e '.[slurm]'": "as pip install .",
     "snakemake --report results/report.zip": "needs a finished run; .ci/run makes the demo's",
 }
 # Commands that end with another exit code than 0, the code, and what they say.

@@ -95,9 +95,9 @@ def test_ones_own_keeps_the_contract_and_is_checked_on_the_command_line(mine, ca
 def test_the_example_of_the_docs_keeps_the_contract_and_is_tuned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = DOCS.read_text()
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "(Module)" in block)
+    (code,) = re.findall(r'```python title="my_methods/gains.py"\n(.*?)```', text, re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    file, variants = Path("my_methods/gains.py"), re.findall(r"```yaml\n(.*?)```", text, re.S)
+    file, variants = Path("my_methods/gains.py"), re.findall(r"```yaml.*?\n(.*?)```", text, re.S)
     file.parent.mkdir()
     file.write_text(code)
     known.find.cache_clear()

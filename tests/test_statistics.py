@@ -62,7 +62,8 @@ def estimates_of(*frames, **how):
     return {name: estimate for (name, *_), estimate in found.items()}
 
 
-# How often intervals hold the truth; benchmarks/coverage.py has all lists of docs/explanation/statistics.md.
+# How often intervals hold the truth; benchmarks/coverage.py has all lists of
+# docs/explanation/statistics.md.
 
 
 @pytest.mark.parametrize("name", ["1 x 60", "3 x 10", "6 x 5", "60 x 2"])

@@ -10,7 +10,7 @@ FILE = click.Path(path_type=Path)
 @click.command("check-method")
 @click.argument("method")
 @click.option("--checkpoint", type=FILE, help="Source model, for a method that needs one.")
-@click.option("--backbone", help="Frozen network; the default is in docs/methods.md.")
+@click.option("--backbone", help="Frozen network; the default is in docs/how-to/own-method.md.")
 @click.option("--weights", type=FILE, help="File of its ImageNet weights.")
 def check_method(method: str, checkpoint: Path | None, backbone: str | None, weights: Path | None) -> None:
     """Check that a method keeps the contract.

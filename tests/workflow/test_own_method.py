@@ -2,8 +2,6 @@
 of mistakes."""
 
 import re
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -19,9 +17,9 @@ def mine(project):
     """A run of the docs' example beside a predictor without a model; gives the names of both files."""
     own_data(project)
     (project.folder / "my_methods").mkdir()
-    code = re.findall(r"```python\n(.*?)```", DOCS, re.S)[0]
+    (code,) = re.findall(r'```python title="my_methods/nearest.py"\n(.*?)```', DOCS, re.S)
     file = project.write("my_methods/nearest.py", code)
-    (variant,) = (b for b in re.findall(r"```yaml\n(.*?)```", DOCS, re.S) if "  nearest:" in b)
+    (variant,) = (b for b in re.findall(r"```yaml.*?\n(.*?)```", DOCS, re.S) if "  nearest:" in b)
     text = SMALL.replace("  foreground: {method: foreground}\n", variant.removeprefix("variants:\n"))
     text += "  aside: {method: my_methods/nearest.py:Nearest, sharpness: 5, main: false}\n"
     return project.folder / file, project.write("small.yaml", text)
@@ -92,16 +90,3 @@ def test_a_method_of_an_installed_module_is_found(mine, project):
     path = {"PYTHONPATH": str(project.folder / "lib")}
     project.run("--cores", "2", "results/table1.md", "--configfile", name, **path)
     assert "Nearest colour" in (project.folder / "results" / "table1.md").read_text()
-
-
-def test_the_check_of_the_docs_runs_on_the_command_line(mine, project):
-
-    (command,) = re.findall(r"^\S*(?:python -m )?cdfss (check-method .*)$", DOCS, re.M)
-    done = subprocess.run(
-        [sys.executable, "-m", "cdfss", *command.split()],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1  # as the docs say: with an empty mask it divides by nothing
-    assert "support masks that are empty end in" in done.stderr

@@ -94,10 +94,11 @@ def test_a_file_without_a_name_adds_to_the_papers_run(project):
     assert (jobs["evaluate"], jobs["download"]) == (4, 4)
 
 
-def test_the_readmes_example_of_ones_own_pictures_is_planned(project):
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    mine = project.write("mine.yaml", block.replace("path/to/folder", "mine"))
-    for kind in ("images", "masks"):  # as README says: <folder>/<class>/
+def test_the_docs_example_of_ones_own_pictures_is_planned(project):
+    page = (ROOT / "docs" / "how-to" / "own-pictures.md").read_text()
+    (block,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', page, re.S)
+    mine = project.write("mine.yaml", block.replace("root: pictures", "root: mine"))
+    for kind in ("images", "masks"):  # as the page says: <folder>/<class>/
         write_picture(project.folder / "mine" / "roof" / kind / "0.png", mask=square_mask())
     jobs = project.jobs("results/table1.md", "--configfile", mine)
     assert (jobs["evaluate"], jobs["evaluate_on_processor"]) == (5 * 2, 5 * 2)

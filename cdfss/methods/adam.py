@@ -46,6 +46,23 @@ class Adam:
             for kept, new in zip((parameter, mean, square), moved(*tensors, *factors), strict=True):
                 kept.copy_(new)
 
+    def values(self) -> dict[str, np.ndarray]:
+        """The parameters as they are, by their numbers."""
+        return {str(number): p.detach().cpu().numpy() for number, p in enumerate(self.parameters)}
+
+    @torch.no_grad()
+    def restore(self, values: dict[str, np.ndarray]) -> None:
+        """Give parameters the values that `values` of another one had.
+
+        Raises:
+            CdfssError: when there are others, or of other shapes.
+        """
+        shapes = {str(number): tuple(p.shape) for number, p in enumerate(self.parameters)}
+        if {key: value.shape for key, value in values.items()} != shapes:
+            raise CdfssError("adapt: the values are of an adaptation of other parts than those tuned here")
+        for number, parameter in enumerate(self.parameters):
+            parameter.copy_(torch.from_numpy(values[str(number)]))
+
 
 def factors_of(learning_rate: float, number) -> tuple:
     """Size of a step and scale of its squares.
@@ -64,20 +81,3 @@ def moved(parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, siz
     mean = mean.lerp(gradient, 1 - first)
     square = (square * second).addcmul(gradient, gradient, value=1 - second)
     return parameter - size * mean / (square.sqrt() / scale + Adam.EPSILON), mean, square
-
-    def values(self) -> dict[str, np.ndarray]:
-        """The parameters as they are, by their numbers."""
-        return {str(number): p.detach().cpu().numpy() for number, p in enumerate(self.parameters)}
-
-    @torch.no_grad()
-    def restore(self, values: dict[str, np.ndarray]) -> None:
-        """Give parameters the values that `values` of another one had.
-
-        Raises:
-            CdfssError: when there are others, or of other shapes.
-        """
-        shapes = {str(number): tuple(p.shape) for number, p in enumerate(self.parameters)}
-        if {key: value.shape for key, value in values.items()} != shapes:
-            raise CdfssError("adapt: the values are of an adaptation of other parts than those tuned here")
-        for number, parameter in enumerate(self.parameters):
-            parameter.copy_(torch.from_numpy(values[str(number)]))

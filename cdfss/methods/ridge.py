@@ -58,7 +58,7 @@ class Ridge(contract.Method):
     Settings = Settings
 
     def fit(self, pictures: np.ndarray, masks: np.ndarray, unknown: np.ndarray | None = None) -> None:
-        """Solve for E episodes: pictures (E, k, S, S, 3) uint8, masks and unknown pixels (E, k, S, S) bool."""
+        """Solve for E episodes: pictures (E, k, S, S, 3) uint8, masks and unknown (E, k, S, S) bool."""
         import torch
 
         from cdfss.running.precision import float32

@@ -63,9 +63,9 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
             )
         if kind.looks and all(_filled(one) for one in helpful):
             raise CdfssError(
-                f"class {label!r}: the masks of its supports ({', '.join(one.name for one in helpful)}) "
-                "are foreground everywhere, and nothing shows what it is not; check them (0 is background), or "
-                "add a picture with background"
+                f"class {label!r}: its masks ({', '.join(one.name for one in helpful)}) are foreground "
+                "everywhere, and nothing shows what it is not; check them (0 is background), or add a "
+                "picture with background"
             )
         if len(helpful) < kind.least_supports:
             raise CdfssError(

@@ -1,7 +1,7 @@
 """From a few labelled pictures to masks of others: `fit` once, `predict` many."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,23 @@ from cdfss.methods.modules.settings import RATE, STEPS
 from cdfss.running import devices
 from cdfss.running.files import file_hash
 from cdfss.running.provenance import made_with
-from cdfss.segmentation import given as given_pictures
-from cdfss.segmentation import tiles
+from cdfss.segmentation import saved, tiles
 from cdfss.segmentation.fitting import Fitted, at_size, resized, usable
-from cdfss.segmentation.supports import Supports
+from cdfss.segmentation.sources import Picture, name_of
+from cdfss.segmentation.supports import Query, Support, Supports, of_arrays, read_query
 
 if TYPE_CHECKING:
     import torch
+
+    from cdfss.segmentation import trust
 
 METHOD, BACKBONE, SIZE = "ridge", "efficientnet_lite0", 400
 LEAST_SIZE = 32  # pixels; the deepest maps of a pyramid are then one position
 
 
 def fit(
-    images: Sequence,
-    masks: Any,
+    images: Picture | Sequence[Picture],
+    masks: Picture | Sequence[Picture] | Mapping[str, Picture | Sequence[Picture]],
     *,
     method: str = METHOD,
     backbone: str = BACKBONE,
@@ -39,8 +41,8 @@ def fit(
     weights: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
-    names: Any = None,
-    unknown: int | None = None,
+    names: Mapping[Any, str] | None = None,
+    unknown: Any = None,
     tile: int | None = None,
 ) -> "Segmenter":
     """Learn to segment from a few labelled pictures.
@@ -55,8 +57,6 @@ def fit(
     Raises:
         CdfssError: says what is wrong with which picture, mask or argument, and what to do.
     """
-    from cdfss.segmentation.supports import of_arrays
-
     return fit_supports(
         of_arrays(images, masks, names=names, unknown=unknown),
         method=method,
@@ -112,9 +112,20 @@ def fit_supports(
     if method == "auto":
         from cdfss.segmentation import trust
 
-        method, remark = trust.choose(
-            supports, backbone=backbone, size=size, checkpoint=checkpoint, weights=weights, device=device
+        if settings:
+            raise CdfssError("settings are those of one method, and method 'auto' chooses; name the method")
+        best, remark = trust.choose(
+            supports,
+            backbone=backbone,
+            size=size,
+            checkpoint=checkpoint,
+            weights=weights,
+            device=device,
+            seed=seed,
         )
+        method, settings = best.method, best.settings
+        if known.find(method).needs != "source":
+            checkpoint = None  # which served candidates that were not the best
         remarks.append(remark)
     kind = known.find(method)
     plain = _plain(method, settings or {})
@@ -144,6 +155,47 @@ def fit_supports(
     return Segmenter(seen, how, device)
 
 
+def load(
+    file: str | Path,
+    device: str = "auto",
+    *,
+    checkpoint: str | Path | None = None,
+    weights: str | Path | None = None,
+    own_code: bool = False,
+) -> "Segmenter":
+    """What `Segmenter.save` wrote, ready to predict, with the same results; nothing is tuned again.
+
+    Args:
+        device: as `fit_supports`.
+        checkpoint, weights: files that it was fitted with, where they are no longer where they were. They
+            are compared by their hash.
+        own_code: whether it may run a method or module of one's own, "folder/file.py:Class", that the file
+            names. Else such a file is refused: reading it would run code.
+
+    Raises:
+        CdfssError: for a file that is damaged, of another kind, or newer than this version; for a
+            checkpoint or weights that are not there or are others.
+    """
+    supports, how, learnt = saved.read(file)
+    if not own_code and (
+        code := [name for name in _texts(how["method"], how["settings"]) if own.is_own(name)]
+    ):
+        raise CdfssError(
+            f"{file} was fitted with {code[0]}, which is no code of cdfss, and reading it would run that; "
+            "if you trust it, load with own_code=True"
+        )
+    for what, path in (("checkpoint", checkpoint), ("weights", weights)):
+        how[what] = _found_again(file, what, how[what], path)
+    now = known.codes_of(how["method"], how["settings"])
+    if how["codes"] != now:
+        how["remarks"] = [
+            *how["remarks"],
+            f"{file} was fitted by cdfss {how['made_with']['cdfss']}, whose code of {how['method']} was "
+            "another: predictions may differ from those made then",
+        ]
+    return Segmenter(supports, how, device, learnt)
+
+
 class Segmenter:
     """What was learnt from labelled pictures: it segments others, of any size.
 
@@ -165,7 +217,7 @@ class Segmenter:
         device: str = "auto",
         learnt: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ):
-        self.supports, self.how = supports, how
+        self.supports, self.how, self._device = supports, how, device
         self.classes = tuple(supports.classes)
         self.values, self.colours = supports.values, supports.colours
         given = _given(how, device, several=len(self.classes) > 1)
@@ -174,7 +226,7 @@ class Segmenter:
             for label, of in supports.classes.items()
         ]
 
-    def probabilities(self, picture: given_pictures.Picture) -> np.ndarray:
+    def probabilities(self, picture: Picture) -> np.ndarray:
         """Of each class at each pixel of a picture, at its own size.
 
         Args:
@@ -189,7 +241,7 @@ class Segmenter:
         """
         return np.concatenate(list(self._strips(picture)), 1)
 
-    def predict(self, picture: given_pictures.Picture) -> np.ndarray:
+    def predict(self, picture: Picture) -> np.ndarray:
         """A label map of a picture at its own size, (H, W) uint8: `values` of classes, 0 for background.
 
         Args, raises: as `probabilities`.
@@ -201,9 +253,50 @@ class Segmenter:
         values = np.array([self.values[label] for label in self.classes], np.uint8)
         return np.where(probabilities.max(0) >= 0.5, values[probabilities.argmax(0)], 0).astype(np.uint8)
 
-    def _strips(self, picture: given_pictures.Picture) -> Iterator[np.ndarray]:
+    def save(self, file: str | Path) -> None:
+        """Write all that `load` needs to predict the same, but for a backbone's weights and a checkpoint.
+
+        The file holds the supports at the size that methods see, 3 S^2 bytes each, and what was tuned:
+        whoever gets it can see the pictures. `load` runs no code of it.
+
+        Raises:
+            CdfssError: when it cannot be written.
+        """
+        learnt = {label: one.learnt() for label, one in zip(self.classes, self._fitted)}
+        saved.write(file, self.supports, self.how, learnt)
+
+    def report(
+        self,
+        queries: Iterable[Picture | Query] = (),
+        candidates: "Sequence[trust.Candidate] | None" = None,
+    ) -> "trust.Report":
+        """How far to trust it, told from the supports and pictures without masks (`segmentation.trust`).
+
+        Args:
+            queries: pictures to segment; the report says how firm predictions of each are.
+            candidates: methods to compare with; by default those of `segmentation.trust`.
+
+        Raises:
+            CdfssError: where no candidate can be fitted to a part of the supports.
+        """
+        from cdfss.segmentation import trust
+
+        named = (
+            (one.name if isinstance(one, Query) else name_of(one, number), read_query(one))
+            for number, one in enumerate(queries)
+        )
+        return trust.report(
+            self.supports,
+            self.how,
+            named,
+            candidates,
+            predict=self.probabilities,
+            device=self._device,
+        )
+
+    def _strips(self, picture: Picture) -> Iterator[np.ndarray]:
         """Probabilities of parts of a picture from top to bottom, (C, rows, W) each."""
-        whole = given_pictures.picture(picture)
+        whole = read_query(picture)
         shape, tile = whole.shape[:2], self.how["tile"]
         if tiles.is_large(shape, tile):
             yield from tiles.blended(shape, tile, lambda rows, columns: self._seen(whole[rows, columns]))
@@ -318,7 +411,42 @@ def _device(device: str) -> "torch.device":
     return torch.device(wanted)
 
 
-def _hash(one) -> str:
+def _texts(*values: Any) -> Iterator[str]:
+    """All texts in plain values, keys included."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from _texts(*value.keys(), *value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _texts(*value)
+
+
+def _found_again(
+    file: str | Path, what: str, recorded: dict[str, str] | None, path: str | Path | None
+) -> dict[str, str] | None:
+    """A file that a segmenter was fitted with, where it is now."""
+    if recorded is None:
+        if path is not None:
+            raise CdfssError(f"{file} was fitted without {what}; leave {path} out")
+        return None
+    there = Path(recorded["path"] if path is None else path)
+    if not there.is_file():
+        raise CdfssError(
+            f"{file} was fitted with the {what} {recorded['path']}, and {there} is not there; give its "
+            f"file as {what} (sha256 {recorded['sha256']})"
+        )
+    found = _file(what, there)
+    if found and found["sha256"] != recorded["sha256"]:
+        raise CdfssError(
+            f"{file} was fitted with another {what} than {there}: expected the sha256 "
+            f"{recorded['sha256']}, found {found['sha256']}; give the one that it was fitted with, or fit "
+            "anew"
+        )
+    return found
+
+
+def _hash(one: Support) -> str:
     """Of a support's picture and labels, 64 hexadecimal digits."""
     found = hashlib.sha256(f"{one.picture.shape} ".encode())
     for values in (one.picture, one.mask, one.unknown):

@@ -191,7 +191,7 @@ class Adaptation:
         return self._step.gradients(self.optimiser.parameters, self._kept())
 
     def resume(self, values: dict) -> None:
-        """Take up the values that tuned parameters had after the steps of another adaptation (`Adam.values`).
+        """Take up the values that the steps of another adaptation gave its parameters.
 
         Raises:
             CdfssError: when they are of other parts.

@@ -177,7 +177,7 @@ class Method(contract.Method):
         self._adapted = self._adapt(pictures, masks, self.settings.steps_taken, before)
 
     def _adapt(self, pictures, masks, steps, before=None):
-        """`adaptation.Adaptation` to E episodes after some steps, which go on from another one, if given."""
+        """`adaptation.Adaptation` to E episodes after some steps, from another one on if given."""
         import torch
 
         from cdfss.backbones.normalisation import normalise

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from cdfss.running.files import replacing
@@ -59,9 +60,46 @@ def write_overlay(
     values: Classes,
     colours: Mapping[str, Colour],
 ) -> None:
-    """A JPEG of `overlay`."""
+    """A JPEG of `overlay`, below which stand the names of classes where there are several."""
     image = Image.fromarray(overlay(picture, labels, values, colours))
+    there = [name for name, value in values.items() if (labels == value).any()]
+    if len(values) > 1 and there:
+        image = _with_legend(image, there, colours)
     _save(image, path, "JPEG", quality=92, subsampling=0)
+
+
+def _with_legend(image: Image.Image, names: list[str], colours: Mapping[str, Colour]) -> Image.Image:
+    """An image with a white band below it that shows the colour of each name."""
+    font, gap, line = _font(), 10, 24
+    places, x, y = [], gap, 4
+    for name in names:
+        width = round(font.getlength(name)) + 2 * gap + line
+        if x + width > image.width and x > gap:
+            x, y = gap, y + line
+        places.append((x, y))
+        x += width
+    whole = Image.new("RGB", (image.width, image.height + y + line + 4), "white")
+    whole.paste(image)
+    for name, (x, y) in zip(names, places):
+        top = image.height + y
+        whole.paste(colours[name], (x, top + 4, x + 16, top + 20))
+        draw_text(whole, (x + line, top + 2), name, image.width - x - line)
+    return whole
+
+
+def draw_text(image: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
+    """Black text at a corner (x, y), shortened to a width in pixels."""
+    font = _font()
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2] + "…"
+    ImageDraw.Draw(image).text(corner, text, fill="black", font=font)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    import matplotlib  # whose font has the letters of many languages
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 14)
 
 
 def _save(image: Image.Image, path: str | Path, kind: str, **options) -> None:

@@ -116,8 +116,10 @@ def read(
     found = pairing.find(supports, masks)
     if found.problems:
         raise CdfssError(listed(found.place, found.problems))
-    items = [(pair.image.stem, pair.image, pair.mask, pair.class_name) for pair in found.pairs]
-    return _supports(found.place, items, meaning, reading)
+    items, problems = decode(of_pairs(found), meaning, reading)
+    if problems:
+        raise CdfssError(listed(found.place, problems))
+    return by_class(found.place, items, meaning)
 
 
 def of_arrays(
@@ -144,7 +146,7 @@ def of_arrays(
         raise CdfssError("images is empty; expected at least one labelled picture")
     if not of_class:
         raise CdfssError("masks is empty; expected masks for at least one class")
-    items = []
+    given_items = []
     for name, given in of_class.items():
         given = each(given)
         if len(given) != len(pictures):
@@ -155,10 +157,14 @@ def of_arrays(
             )
         for number, (picture, mask) in enumerate(zip(pictures, given)):
             if mask is not None:
-                items.append((name_of(picture, number), picture, mask, name))
-    maps = None in of_class and names is None and any(_holds_classes(mask) for _, _, mask, _ in items)
+                given_items.append((name_of(picture, number), picture, mask, name))
+    maps = None in of_class and names is None and any(_holds_classes(mask) for _, _, mask, _ in given_items)
     meaning = Labels("map" if maps else None, names, unknown)
-    return _supports("images and masks", items, meaning, own_reading())
+    place = "images and masks"
+    items, problems = decode(given_items, meaning, own_reading())
+    if problems:
+        raise CdfssError(listed(place, problems))
+    return by_class(place, items, meaning)
 
 
 def _holds_classes(mask: Picture) -> bool:
@@ -237,33 +243,42 @@ def listed(place: str, problems: Iterable[Problem]) -> str:
 
 
 @dataclass(frozen=True)
-class _Item:
-    """A decoded pair: its mask is (H, W) bool, or a label map of values or of colours."""
+class Item:
+    """A decoded pair.
+
+    Attributes:
+        name: of the picture.
+        class_name: None where masks tell classes, or there is one.
+        title: of the mask, for messages.
+        source: path, array or image of the picture, and of the mask.
+        picture: (H, W, 3) uint8.
+        mask: (H, W) bool; or a label map of values (H, W) or of colours (H, W, 3), uint8.
+        unknown: (H, W) bool, of binary masks.
+    """
 
     name: str
     class_name: str | None
-    title: str  # of the mask, for messages
-    source: Picture  # of the mask
+    title: str
+    source: tuple[Picture, Picture]
     picture: np.ndarray
     mask: np.ndarray
     unknown: np.ndarray | None = None
 
 
-def _supports(place: str, items: list[tuple], meaning: Labels, reading: Reading) -> Supports:
-    """Decode items (name, picture, mask, class name) and sort them by class.
+Given = tuple[str, Picture, Picture, str | None]  # name, picture, mask, class
 
-    Raises:
-        CdfssError: lists all that cannot be used.
-    """
-    if (meaning.kind == "map" or meaning.names) and any(item[3] is not None for item in items):
-        raise CdfssError(
-            f"{place}: every class has masks of its own here, and names or labels='map' (--labels map) are "
-            "for masks that hold several; leave them out, or put all masks into one folder"
-        )
+
+def of_pairs(found: pairing.Found) -> list[Given]:
+    """Pairs of files, to decode."""
+    return [(pair.image.stem, pair.image, pair.mask, pair.class_name) for pair in found.pairs]
+
+
+def decode(given: list[Given], meaning: Labels, reading: Reading) -> tuple[list[Item], list[Problem]]:
+    """Pictures and masks that can be used, and what is wrong with others."""
     problems: list[Problem] = []
     pictures: dict = {}  # of a picture in several classes there is one array
-    decoded_items = []
-    for name, picture, mask, class_name in items:
+    items = []
+    for name, picture, mask, class_name in given:
         key = picture if isinstance(picture, str | os.PathLike) else id(picture)
         title = title_of(picture, name)
         try:
@@ -278,13 +293,25 @@ def _supports(place: str, items: list[tuple], meaning: Labels, reading: Reading)
         except ValueError as error:
             problems.append(Problem(Path(title), str(error)))
             continue
-        decoded_items.append(_Item(name, class_name, title, mask, pictures[key], values, unknown))
-    if problems:
-        raise CdfssError(listed(place, problems))
-    return (_of_label_maps if meaning.kind == "map" else _of_binary)(place, decoded_items, meaning)
+        items.append(Item(name, class_name, title, (picture, mask), pictures[key], values, unknown))
+    return items, problems
 
 
-def _of_binary(place: str, items: list[_Item], meaning: Labels) -> Supports:
+def by_class(place: str, items: list[Item], meaning: Labels) -> Supports:
+    """Items as supports of each class.
+
+    Raises:
+        CdfssError: when a class shows nothing, or what values mean is not clear.
+    """
+    if (meaning.kind == "map" or meaning.names) and any(item.class_name is not None for item in items):
+        raise CdfssError(
+            f"{place}: every class has masks of its own here, and names or labels='map' (--labels map) are "
+            "for masks that hold several; leave them out, or put all masks into one folder"
+        )
+    return (_of_label_maps if meaning.kind == "map" else _of_binary)(place, items, meaning)
+
+
+def _of_binary(place: str, items: list[Item], meaning: Labels) -> Supports:
     unnamed = next(iter(meaning.names.values()), FOREGROUND)
     classes: dict[str, list[Support]] = {}
     for item in items:
@@ -306,7 +333,7 @@ def _of_binary(place: str, items: list[_Item], meaning: Labels) -> Supports:
     return Supports(classes, values, _colours(list(classes)), complete)
 
 
-def _of_label_maps(place: str, items: list[_Item], meaning: Labels) -> Supports:
+def _of_label_maps(place: str, items: list[Item], meaning: Labels) -> Supports:
     """Supports of all classes from label maps: of colours if one of them has any, else of values."""
     in_colours = not all(is_grey(item.mask) for item in items) or any(
         isinstance(k, tuple) for k in meaning.names
@@ -335,7 +362,7 @@ def _of_label_maps(place: str, items: list[_Item], meaning: Labels) -> Supports:
     return Supports(classes, key_of, _palette(items[0], key_of) or _colours(list(classes)), True)
 
 
-def _in_one_way(item: _Item, in_colours: bool) -> np.ndarray:
+def _in_one_way(item: Item, in_colours: bool) -> np.ndarray:
     """A label map as colours (H, W, 3), or as values (H, W)."""
     if not in_colours:
         return item.mask if item.mask.ndim == 2 else np.ascontiguousarray(item.mask[..., 0])
@@ -349,7 +376,7 @@ def _in_one_way(item: _Item, in_colours: bool) -> np.ndarray:
     return np.zeros(item.picture.shape, np.uint8)
 
 
-def _must_be_classes(found: dict, keys: list, items: list[_Item], meaning: Labels) -> None:
+def _must_be_classes(found: dict, keys: list, items: list[Item], meaning: Labels) -> None:
     """Refuse values that have no name where others have, and 255, which often is no class."""
     for key, areas in found.items():
         where = items[next(iter(areas))].title
@@ -405,9 +432,9 @@ def _colours(names: Sequence[str]) -> dict[str, Colour]:
     return dict(zip(names, made))
 
 
-def _palette(item: _Item, values: dict[str, int]) -> dict[str, Colour]:
+def _palette(item: Item, values: dict[str, int]) -> dict[str, Colour]:
     """Colours of classes in the palette of a mask, if it has a colour of its own for each."""
-    with opened(source_of(item.source, is_mask=True), own_reading()) as image:
+    with opened(source_of(item.source[1], is_mask=True), own_reading()) as image:
         flat = image.getpalette("RGB") if image.mode == "P" else None
     if not flat or len(flat) <= 3 * max(values.values()):
         return {}

@@ -19,6 +19,7 @@ SECTIONS = {
     "Reproduce and evaluate": {
         "init": "init:init",
         "check": "check:check",
+        "status": "status:status",
         "spent": "spent:spent",
         "verify": "verify:verify",
         "datasets": "datasets:datasets",

@@ -13,12 +13,39 @@ from cdfss.errors import CdfssError
 COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "memory_mb"}  # as Snakemake calls them
 
 
-def by_rule(folder: str | Path) -> pd.DataFrame:
-    """Jobs of a run by rule, in the order in which the rules first ended a job.
+def of_jobs(folder: str | Path) -> pd.DataFrame:
+    """Every job of a run that has ended, in the order in which they did.
 
     Args:
         folder: results/<name>, where Snakemake writes a benchmark of every job in `benchmarks/`. Of a job
             that ran several times it is the last one's.
+
+    Returns:
+        Columns rule, name (what tells it from others of its rule), ended (seconds since 1970), seconds,
+        cpu_seconds (of all threads), memory_mb (the most that it and its processes held); empty where
+        nothing has ended.
+
+    Raises:
+        CdfssError: when a file is no benchmark.
+    """
+    place = Path(folder, "benchmarks")
+    lines = [pd.DataFrame(columns=["rule", "name", "ended", *COLUMNS.values()])]
+    for file in sorted(place.rglob("*.tsv"), key=lambda file: file.stat().st_mtime):
+        try:
+            measured = pd.read_csv(file, sep="\t")[list(COLUMNS)].rename(columns=COLUMNS)
+        except (OSError, ValueError, KeyError) as error:
+            raise CdfssError(f"{file} is no benchmark of Snakemake ({error}); delete it") from error
+        named = {"rule": Path(file.relative_to(place).parts[0]).stem, "name": file.stem}
+        named["ended"] = file.stat().st_mtime
+        lines.append(measured.apply(pd.to_numeric, errors="coerce").assign(**named))
+    return pd.concat(lines[1:] or lines, ignore_index=True)
+
+
+def by_rule(folder: str | Path) -> pd.DataFrame:
+    """Jobs of a run by rule, in the order in which the rules first ended a job.
+
+    Args:
+        folder: as `of_jobs`.
 
     Returns:
         Index rule; columns jobs, seconds (of all jobs), longest (seconds of a job), cpu_seconds (of all
@@ -28,22 +55,13 @@ def by_rule(folder: str | Path) -> pd.DataFrame:
     Raises:
         CdfssError: when there are no benchmarks, or one is none.
     """
-    place = Path(folder, "benchmarks")
-    files = sorted(place.rglob("*.tsv"), key=lambda file: file.stat().st_mtime)
-    if not files:
+    ended = of_jobs(folder)
+    if ended.empty:
         raise CdfssError(
-            f"{place} holds no benchmark (.tsv); give the folder of a run, results/<name>, in which a job "
-            "has ended"
+            f"{Path(folder, 'benchmarks')} holds no benchmark (.tsv); give the folder of a run, "
+            "results/<name>, in which a job has ended"
         )
-    lines = []
-    for file in files:
-        try:
-            measured = pd.read_csv(file, sep="\t")[list(COLUMNS)].rename(columns=COLUMNS)
-        except (OSError, ValueError, KeyError) as error:
-            raise CdfssError(f"{file} is no benchmark of Snakemake ({error}); delete it") from error
-        rule = Path(file.relative_to(place).parts[0]).stem
-        lines.append(measured.apply(pd.to_numeric, errors="coerce").assign(rule=rule))
-    jobs = pd.concat(lines).groupby("rule", sort=False)
+    jobs = ended.groupby("rule", sort=False)
     return pd.DataFrame(
         {
             "jobs": jobs.size(),

@@ -62,6 +62,19 @@ def enter(elsewhere: bool) -> list[str]:
     return lines
 
 
+def at_work() -> list[dict]:
+    """Records, as `enter` writes them, of this machine's runs that are at work in the working folder."""
+    found = []
+    for path in sorted(RECORDS.glob("*.json")):
+        try:
+            run = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue  # it ended, or begins, just now
+        if run["machine"] == socket.gethostname() and path not in _held and _is_locked(path):
+            found.append(run)
+    return found
+
+
 _held: dict[Path, int] = {}  # records of this process, open and locked
 
 

@@ -41,6 +41,7 @@ PAGES = [
     path.relative_to(ROOT)
     for path in (
         ROOT / "README.md",
+        *ROOT.glob("CONTRIBUTING.md"),
         ROOT / "config" / "README.md",
         *sorted((ROOT / "profiles").glob("*/README.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
@@ -56,7 +57,10 @@ NOT_RUN = {
     "snakemake --report results/report.zip": "needs a finished run; .ci/run makes the demo's",
 }
 # Commands that end with another exit code than 0, the code, and what they say.
-ENDS = {"cdfss check config/config.yaml": (1, "data.chestxray: needs a Kaggle account")}
+ENDS = {
+    "cdfss check config/config.yaml": (1, "data.chestxray: needs a Kaggle account"),
+    "cdfss check mine.yaml": (1, "data.chestxray: needs a Kaggle account"),
+}
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,16 @@ def test_a_page_can_be_followed_from_top_to_bottom(page, folder, capfd):
                         raise AssertionError(f"{shlex.join(command)}: {error}") from error
         except Exception as error:
             raise AssertionError(f"{block.place}: {error}") from error
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_and_is_kept_without_outputs(notebook, tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    read = nbformat.read(notebook, as_version=4)
+    assert not any(cell.get("outputs") for cell in read.cells), "outputs grow old; clear them"
+    NotebookClient(read, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
 def test_the_tables_of_this_file_name_commands_that_are_there():

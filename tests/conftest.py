@@ -55,16 +55,17 @@ def square_mask(size=(40, 30), value=255):
     return mask
 
 
-@pytest.fixture
-def settings():
+def index_settings(root, format="folder", name="mine", **more):
     """Index settings of a data set as the configuration gives them."""
     from cdfss.configuration.schema import Data
 
-    def make(root, format="folder", name="mine", **more):
-        data = Data(format=format, root=root, **more)
-        return data.model_dump(mode="json") | {"name": name, "folder": str(root / "work")}
+    data = Data(format=format, root=root, **more)
+    return data.model_dump(mode="json") | {"name": name, "folder": str(root / "work")}
 
-    return make
+
+@pytest.fixture
+def settings():
+    return index_settings
 
 
 @pytest.fixture
@@ -136,8 +137,13 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
-def pictured(settings, tmp_path):
+def pictured(tmp_path):
     """An index of six pictures, rows and stored masks of two variants on four episodes."""
+    return write_pictured(tmp_path)
+
+
+def write_pictured(tmp_path):
+    """The files of `pictured`, in a folder."""
     from made_rows import row
 
     from cdfss.data import index
@@ -147,7 +153,7 @@ def pictured(settings, tmp_path):
     for number in range(6):
         write_picture(root / "roof" / "images" / f"{number}.jpg", seed=number)
         write_picture(root / "roof" / "masks" / f"{number}.png", mask=square_mask())
-    index.build(settings(root), tmp_path / "index.parquet", 1, lambda line: None)
+    index.build(index_settings(root), tmp_path / "index.parquet", 1, lambda line: None)
     images = index.load(tmp_path / "index.parquet").rows["image"]
     generator = np.random.RandomState(0)
     for number, variant in enumerate(("baseline", "apm_s")):

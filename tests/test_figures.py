@@ -377,22 +377,57 @@ def test_the_gallery_says_what_its_pictures_show(pictured, tmp_path):
     )
     told = json.loads((tmp_path / "gallery" / "gallery.json").read_text())
     assert [episode["episode"] for episode in told["episodes"]] == [0, 1, 2, 3]
-    pictures = told["episodes"][2]["pictures"]
-    assert [picture["text"] for picture in pictures] == [
-        "support 1",
-        "query with truth",
-        "Baseline",
-        "APM-S",
-    ]
-    assert pictures[2]["iou"] == pytest.approx(100 * 20 / 60)
-    for picture in pictures:
-        with Image.open(tmp_path / "gallery" / picture["file"]) as image:
-            assert image.size == (gallery.SIDE, gallery.SIDE)
+    shown = told["episodes"][2]
+    assert list(shown["predictions"]) == ["baseline", "apm_s"]
+    assert shown["predictions"]["baseline"]["iou"] == pytest.approx(100 * 20 / 60)
+    pictures = [shown["query"], *(support["file"] for support in shown["supports"])]
+    for file in pictures:
+        with Image.open(tmp_path / "gallery" / file) as image:
+            assert (image.size, image.mode) == ((64, 64), "RGB")  # as the run saw it, not enlarged
+    masks = [(shown["predictions"]["apm_s"]["mask"], 64), (shown["supports"][0]["mask"], 64)]
+    for file, side in masks:
+        with Image.open(tmp_path / "gallery" / file) as image:
+            assert image.size == (side, side)
+    # The prediction of episode 2 (`pictured`), under which the picture is seen.
+    with Image.open(tmp_path / "gallery" / shown["predictions"]["apm_s"]["mask"]) as image:
+        alpha = np.array(image.convert("RGBA"))[..., 3]
+    inside = np.zeros((64, 64), bool)
+    inside[10:36, 10:30] = True
+    assert np.array_equal(alpha > 26, inside)
+    assert (alpha[11:35, 11:29] == 115).all()
+
+
+def test_the_gallery_lists_every_episode_with_the_iou_of_each_variant(pictured, tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr(gallery, "EPISODES", 1)
+    monkeypatch.setattr(gallery, "most_moving", lambda rows, variants: {})
+    gallery.write(*pictured, {"baseline": "Baseline", "apm_s": "APM-S"}, tmp_path / "g" / "gallery.json")
+    told = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    assert told["list"] == {
+        "episode": [0, 1, 2, 3],
+        "classes": ["class 0", "class 1"],
+        "class": [0, 1, 0, 1],
+        "iou": {"baseline": [0, 1667, 3333, 5000], "apm_s": [167, 1833, 3500, 5167]},
+    }
+    assert [episode["episode"] for episode in told["episodes"]] == [0, 1, 3]  # worst, median, best
+
+
+def test_episodes_that_stand_out_are_each_variants_own(pictured):
+    rows = results.load(pictured[1])
+    apm_s = rows["variant"] == "apm_s"
+    # Percent: of the baseline 0, 16.7, 33.3, 50; of APM-S 20, 0, 40, 50.
+    rows.loc[apm_s, "intersection_foreground"] = rows[apm_s]["episode"].map({0: 12, 1: 0, 2: 24, 3: 30})
+    assert gallery.outstanding(rows, ["baseline"]) == {0, 1, 3}
+    assert gallery.outstanding(rows, ["apm_s"]) == {1, 0, 3}
+    rows.loc[apm_s, "intersection_foreground"] = rows[apm_s]["episode"].map({0: 0, 1: 10, 2: 60, 3: 30})
+    assert 2 in gallery.outstanding(rows, ["baseline", "apm_s"])
 
 
 def test_the_gallery_holds_the_episode_that_moves_a_difference_most(pictured, tmp_path, monkeypatch):
     import json
 
+    monkeypatch.setattr(gallery, "outstanding", lambda rows, variants: set())
     monkeypatch.setattr(gallery, "EPISODES", 1)
     lines = results.load(pictured[1])
     far = lines["variant"].eq("apm_s") & lines["episode"].eq(2)

@@ -85,7 +85,7 @@ def outstanding(rows: pd.DataFrame, variants: list[str]) -> set[int]:
     iou, found = _iou(rows, variants), set()
     for variant in variants:
         found |= {*results.ranked_episodes(rows, variant, 3)}
-        change = iou[variant] - iou[variants[0]]
+        change = (iou[variant] - iou[variants[0]]).round(6)  # what is the same but for rounding is the same
         found |= {int(at) for at in (change.idxmin(), change.idxmax()) if change[at]}
     return found
 

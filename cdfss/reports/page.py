@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 from PIL import Image
 
+from cdfss.errors import CdfssError, again
 from cdfss.reports import catalogue, prepared
 from cdfss.reports.catalogue import words
 from cdfss.running import provenance
@@ -31,7 +33,7 @@ def _render(**values) -> str:
         "domains": {},
         "shots": [],
         "data": [],
-        "found": {},
+        "found": "",
         "compared": None,
     }
 
@@ -134,7 +136,8 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         indexes: files of the data that the run reads.
 
     Raises:
-        CdfssError: when tables and pictures are of different models, pictures or code, or not whole.
+        CdfssError: when tables and pictures are of different models, pictures or code, not whole, or of
+            an older version.
     """
     here = Path(path).parent
     articles, origins = [], {}
@@ -164,6 +167,11 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         except (OSError, ValueError) as error:
             raise provenance.damaged(gallery, error) from error
         origins[gallery] = entry.get("origin", {})
+        if "list" not in entry:
+            raise CdfssError(
+                f"{gallery} was made by an older version of cdfss and lacks the list of all episodes. To "
+                f"make it anew, {again('gallery')}"
+            )
         entries.append(entry | {"folder": os.path.relpath(gallery.parent, here)})
         for episode in entry["episodes"]:
             episode["anchor"] = anchor_of(entry["domain"], entry["shot"], episode["episode"])
@@ -188,7 +196,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         galleries=entries,
         domains=domains,
         shots=shots,
-        found=_found(entries, domains),
+        found=htmlsafe_json_dumps(_found(entries, domains), separators=(",", ":")),
         compared=_compared(entries, settings),
         data=prepared.of_run(indexes, domains),
     )

@@ -48,10 +48,10 @@ function find() {
   const [key, direction] = form.sort.value.split(" ");
   const sign = direction === "ascending" ? 1 : -1;
   const value = values[key];
-  if (value) hits.sort((a, b) => {
-    const [x, y] = [value(a), value(b)];
-    return sign * (typeof x === "number" ? x - y : collator.compare(x, y));
-  });
+  if (value) {
+    const keyed = hits.map(e => [value(e), e]);
+    hits = keyed.sort(([x], [y]) => sign * (typeof x === "number" ? x - y : collator.compare(x, y))).map(([, e]) => e);
+  }
   shown = PAGE;
   heads.forEach((head, column) => {
     if (columns[column].key === key) head.setAttribute("aria-sort", direction);

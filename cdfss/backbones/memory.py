@@ -1,5 +1,6 @@
 """Maps of the pictures that a frozen network saw last."""
 
+import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -42,6 +43,47 @@ class Memory:
         return maps
 
 
+class EachPicture(Memory):
+    """Maps of single pictures, for whoever shows them again in other company, as leave-one-out does.
+
+    A network computes a picture alone here, so that what it gives does not depend on the company.
+    """
+
+    BYTES = 2e9  # of all maps; the picture that was not asked for longest goes first
+
+    def __init__(self):
+        self._of: dict[Hashable, list[Tensor]] = {}  # the last one at the end
+        self._bytes = 0
+
+    def maps(
+        self, weights: Hashable, images: Tensor, compute: Callable[[Tensor], list[Tensor]]
+    ) -> list[Tensor]:
+        """As `Memory.maps`; nobody's writing reaches what is kept."""
+        how = weights, *_precision(images[:1])
+        found = [self._one((how, _digest(image)), image, compute) for image in images]
+        return [torch.cat(maps) for maps in zip(*found, strict=True)]
+
+    def _one(self, key: Hashable, image: Tensor, compute) -> list[Tensor]:
+        if key not in self._of:
+            with torch.inference_mode(False), torch.no_grad():
+                maps = compute(image[None].clone())
+            self._bytes += _bytes(maps)
+        else:
+            maps = self._of.pop(key)
+        self._of[key] = maps
+        while self._bytes > self.BYTES and len(self._of) > 1:
+            self._bytes -= _bytes(self._of.pop(next(iter(self._of))))
+        return maps
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.contiguous().cpu().numpy(), digest_size=16).digest()
+
+
+def _bytes(maps: list[Tensor]) -> int:
+    return sum(m.numel() * m.element_size() for m in maps)
+
+
 @dataclass
 class _Seen:
     how: tuple
@@ -55,7 +97,7 @@ class _Seen:
 
     @property
     def bytes(self) -> int:
-        return sum(m.numel() * m.element_size() for m in (self.images, *self.maps))
+        return _bytes([self.images, *self.maps])
 
 
 def _precision(images: Tensor) -> tuple:

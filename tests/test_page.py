@@ -235,9 +235,12 @@ def test_every_episode_is_found_by_class_number_iou_and_change_in_a_browser(made
 
 def test_an_episode_without_pictures_shows_its_iou_in_a_browser(made, browser):
     tab, errors = opened(browser, made)
+    assert tab.get_by_role("button", name="no pictures").count() == 1
     assert "no pictures" in tab.locator(".hits tbody tr").nth(2).inner_text()
     tab.locator(".hits tbody tr").nth(2).locator("button").press("Enter")
     assert tab.locator(".episode:visible").count() == 0
+    assert tab.get_by_label("masks").count() == 1
+    assert not tab.get_by_label("masks").is_visible()
     assert tab.locator(".viewer dd").all_inner_texts() == ["IoU 33.3 %", "IoU 35.0 %"]
     tab.get_by_role("button", name="Next ›").click()
     assert tab.locator(".episode:visible h3").inner_text().startswith("lungs, 1-shot, episode 3")
@@ -260,7 +263,10 @@ def test_two_variants_are_compared_by_mouse_finger_and_keyboard_in_a_browser(mad
         "all => all.map(e => e.getAttribute('src').split('/').pop())"
     )
     assert sources == ["0-query.jpg", "0-by-baseline.png", "0-by-apm_s.png", "0-outline.png"]
-    assert tab.locator(".names span").all_inner_texts() == ["Baseline, IoU\xa00.0\xa0%", "APM-S, IoU\xa01.7\xa0%"]
+    assert tab.locator(".names span").all_inner_texts() == [
+        "Baseline, IoU\xa00.0\xa0%",
+        "APM-S, IoU\xa01.7\xa0%",
+    ]
     assert clips(tab) == ["inset(0px 50% 0px 0px)", "inset(0px 0px 0px 50%)"]
     slider.press("ArrowLeft")
     assert clips(tab) == ["inset(0px 51% 0px 0px)", "inset(0px 0px 0px 49%)"]
@@ -279,6 +285,12 @@ def test_two_variants_are_compared_by_mouse_finger_and_keyboard_in_a_browser(mad
     assert slider.input_value() == "100"
     tab.touchscreen.tap(box["x"] + box["width"] * 0.75, box["y"] + 20)
     assert slider.input_value() == "75"
+    touch = tab.context.new_cdp_session(tab)
+    for kind, across in (("Start", 0.75), ("Move", 0.6), ("Move", 0.4)):
+        point = {"x": box["x"] + across * box["width"], "y": box["y"] + 20}
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": [point]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert slider.input_value() == "40"
     # The picture of a variant puts it on the right.
     tab.get_by_role("button", name="Compare ground truth").click()
     assert tab.locator(".sides .right").get_attribute("src").endswith("0-truth.png")

@@ -34,6 +34,7 @@ def _render(**values) -> str:
         "shots": [],
         "data": [],
         "found": "",
+        "sources": 1,
         "compared": None,
     }
 
@@ -197,6 +198,7 @@ def write(tables, figures, galleries, settings: dict, path: str | Path, indexes=
         domains=domains,
         shots=shots,
         found=htmlsafe_json_dumps(_found(entries, domains), separators=(",", ":")),
+        sources=len(sources),
         compared=_compared(entries, settings),
         data=prepared.of_run(indexes, domains),
     )

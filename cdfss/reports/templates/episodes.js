@@ -61,7 +61,7 @@ function find() {
   heads[2].querySelector("button").textContent = titleOf(form.right.value);
   const pictured = hits.filter(e => e.pictures).length;
   found.textContent = hits.length
-    ? `${hits.length} of ${all.length} episodes, ${pictured} with pictures; IoU in %`
+    ? `${hits.length} of ${all.length} episodes, ${pictured} with pictures (underlined); IoU in %`
     : "No episode is like this: widen the IoU, or reset";
   list();
   if (!hits.includes(current)) show(hits.find(e => e.pictures) ?? hits[0] ?? null);
@@ -79,9 +79,13 @@ function list() {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = episode.className;
-    const first = row.insertCell();
-    first.append(button);
-    if (!episode.pictures) first.insertAdjacentHTML("beforeend", " <small>no pictures</small>");
+    if (!episode.pictures) {
+      const lacking = document.createElement("span");
+      Object.assign(lacking, { className: "seen-by-readers", textContent: ", no pictures" });
+      button.classList.add("lacking");
+      button.append(lacking);
+    }
+    row.insertCell().append(button);
     for (const key of ["left", "right"]) cell(values[key](episode).toFixed(1), row);
     const change = values.change(episode).toFixed(1).replace(/^-0\.0$/, "0.0");
     cell(change === "0.0" ? change : change.replace(/^-|^/, sign => sign ? "−" : "+"), row);
@@ -144,11 +148,12 @@ function compare(episode) {
   divide();
 }
 
-const unpictured = viewer.querySelector(".unpictured");
+const [unpictured, switches] = [".unpictured", ".switches"].map(name => viewer.querySelector(name));
 function show(episode, asked = false) {
   if (current?.pictures) current.pictures.hidden = true;
   current = episode;
-  unpictured.hidden = walk.hidden = true;
+  unpictured.hidden = true;
+  switches.hidden = !episode?.pictures;
   if (episode?.pictures) {
     viewer.append(episode.pictures);
     episode.pictures.hidden = false;

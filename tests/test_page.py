@@ -1,5 +1,6 @@
 """The page of a run, used in a real browser."""
 
+import json
 import re
 import shutil
 from html import unescape
@@ -246,6 +247,29 @@ def test_an_episode_without_pictures_shows_its_iou_in_a_browser(made, browser):
     assert tab.locator(".episode:visible h3").inner_text().startswith("lungs, 1-shot, episode 3")
     assert tab.locator(".hits tr[aria-current] td").last.inner_text() == "3"
     assert tab.get_by_role("button", name="Next ›").is_disabled()
+    assert errors == []
+
+
+@pytest.mark.parametrize(("width", "page_of"), [(1280, 50), (390, 10)])
+def test_a_long_list_is_shown_in_parts_in_a_browser(made, browser, width, page_of):
+    text = made.read_text()
+    begin = text.index('id="episodes-data">') + len('id="episodes-data">')
+    data, end = json.JSONDecoder().raw_decode(text[begin:])
+    (episodes,) = data["lists"]
+    for key, value in (("episode", range(4, 70)), ("class", [0] * 66)):
+        episodes[key] += value
+    for values in episodes["iou"].values():
+        values += [9000] * 66
+    made.write_text(text[:begin] + json.dumps(data) + text[begin + end :])
+    tab, errors = opened(browser, made, width)
+    assert found(tab) == list(range(page_of))
+    tab.locator(".hits tbody tr").last.locator("button").click()
+    tab.get_by_role("button", name="Next ›").click()  # beyond what is shown
+    assert len(found(tab)) == min(2 * page_of, 70)
+    assert tab.locator(".hits tr[aria-current] td").last.inner_text() == f"{page_of}"
+    while tab.locator(".more:visible").count():
+        tab.locator(".more").click()
+    assert found(tab) == list(range(70))
     assert errors == []
 
 

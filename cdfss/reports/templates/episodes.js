@@ -6,7 +6,9 @@ const data = JSON.parse(document.querySelector("#episodes-data").textContent);
 const section = document.querySelector("#episodes");
 const [form, finder, viewer] = [".controls", ".finder", ".viewer"].map(name => section.querySelector(name));
 const [table, found, more, walk] = ["table", ".found", ".more", ".walk"].map(name => section.querySelector(name));
-const TRUTH = "", PAGE = 50;
+const TRUTH = "";
+// Where the pictures are below the list, a long one would hide them.
+const PAGE = matchMedia("(min-width: 64rem)").matches ? 50 : 10;
 
 const all = data.lists.flatMap(list => list.episode.map((number, at) => ({
   domain: list.domain, shot: list.shot, number, className: list.classes[list.class[at]], list, at,

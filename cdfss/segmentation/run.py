@@ -171,8 +171,7 @@ class _Record:
         content = file.read()
         for line in content.splitlines():
             try:
-                made = json.loads(line)
-                self.made[made["name"]] = made
+                self._take(json.loads(line))
             except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
                 continue
         if content and not content.endswith("\n"):
@@ -191,7 +190,17 @@ class _Record:
     def add(self, made: dict) -> None:
         self.file.write(json.dumps(made, ensure_ascii=False) + "\n")
         self.file.flush()
+        self._take(made)
+
+    def _take(self, made: dict) -> None:
+        self.made.pop(made["name"], None)  # so that the last one added is the last in order
         self.made[made["name"]] = made
+
+    def of(self, model: str) -> list[dict]:
+        """What a model made that is still there, in order of name; of a picture once, by its last name."""
+        by_file = {m["file"]: m for m in self.made.values() if m["model"] == model}
+        there = [m for m in by_file.values() if (self.out / m["files"][0]).exists()]
+        return sorted(there, key=lambda made: made["name"])
 
 
 @contextmanager
@@ -330,9 +339,8 @@ def _folders(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _together(segmenter: "Segmenter", record: _Record, model: str, write: Collection[str]) -> list[Path]:
-    """Write what is of all pictures that the model segmented in this folder, in order of name."""
-    made = [entry for _, entry in sorted(record.made.items()) if entry["model"] == model]
-    files = []
+    """Write what is of all pictures that the model segmented in this folder."""
+    made, files = record.of(model), []
     if "areas" in write:
         files.append(record.out / "areas.csv")
         with replacing(files[-1]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

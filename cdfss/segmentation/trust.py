@@ -103,6 +103,9 @@ class Disagreement:
     """How badly a support is predicted from the others, by the best method.
 
     Attributes:
+        label: name of the class.
+        support: name of the picture.
+        iou: of foreground, in 0..1.
         error: `balanced_error` of the same prediction; 0.5 is chance.
         suspicious: whether that is more than SUSPECT above the median of the class, where there are enough
             supports to say so.

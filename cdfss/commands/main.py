@@ -16,9 +16,13 @@ from cdfss.errors import CdfssError
 
 # Sections of the help: name of each command, its module and what it is called there.
 SECTIONS = {
+    "Your own pictures": {
+        "segment": "segment:segment",
+        "fit": "fit:fit",
+        "check": "check:check",
+    },
     "Reproduce and evaluate": {
         "init": "init:init",
-        "check": "check:check",
         "status": "status:status",
         "spent": "spent:spent",
         "verify": "verify:verify",
@@ -109,7 +113,13 @@ def print_json(values: Any) -> None:
 def progress(line: str) -> None:
     """A line on how far a command is, where a person is looking; not in a pipe or a log."""
     if sys.stderr.isatty():
-        click.echo(line, err=True)
+        click.echo(f"\r\033[K{line}", err=True)
+
+
+def rewrite(line: str) -> None:
+    """The same, to be written over by the next one."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", err=True, nl=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

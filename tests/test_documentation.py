@@ -53,6 +53,7 @@ LANGUAGES = {"bash", "python", "yaml", "text", "dockerfile"}
 NOT_RUN = {
     "pip install .": "asks the package index for 2 GB; .ci/run installs",
     "python3 -m venv .venv": "the tests run in such an environment; .ci/run makes one",
+    ". .venv/bin/activate": "changes the shell that it is given in, and nothing else",
     ".venv/bin/pip install -e '.[slurm]'": "as pip install .",
     "snakemake --report results/report.zip": "needs a finished run; .ci/run makes the demo's",
 }
@@ -61,6 +62,9 @@ ENDS = {
     "cdfss check config/config.yaml": (1, "data.chestxray: needs a Kaggle account"),
     "cdfss check mine.yaml": (1, "data.chestxray: needs a Kaggle account"),
 }
+
+# What `cdfss segment` and `cdfss fit` get besides: at 400 px a report takes half a minute.
+SMALL = ["--size", "64"]
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,26 @@ def drawn(tmp_path_factory):
             Image.fromarray((255 * mask).astype(np.uint8)).save(folder / masks / f"{name}.png")
 
     for number in range(3):
-        drawn = scenes.lesion(rng, "nevus", 96)
-        write(*drawn, f"{number}", pictures="labelled/images", masks="labelled/masks")
-        write(*drawn, f"{number}", pictures="pictures/nevus/images", masks="pictures/nevus/masks")
-        write(*scenes.lesion(rng, "nevus", 96), f"a{number}", pictures="new")
+        picture, mask = scenes.lesion(rng, "nevus", 96)
+        for pictures, masks in (
+            ("labelled/images", "labelled/masks"),
+            ("scans", "traced"),
+            ("classes/nevus/images", "classes/nevus/masks"),
+            ("pictures/nevus/images", "pictures/nevus/masks"),
+        ):
+            write(picture, mask, f"{number}", pictures=pictures, masks=masks)
+        other, of_other = scenes.lesion(rng, "melanoma", 96)
+        write(
+            other,
+            of_other,
+            f"m{number}",
+            pictures="classes/melanoma/images",
+            masks="classes/melanoma/masks",
+        )
+        for name, shown, labels in ((f"{number}", picture, 1 * mask), (f"m{number}", other, 2 * of_other)):
+            labels[:4] = 255  # unknown
+            write(shown, labels / 255, name, pictures="maps/images", masks="maps/masks")
+        write(*scenes.lesion(rng, "nevus", 128), f"a{number}", pictures="new")
     return folder
 
 
@@ -147,8 +167,9 @@ def folder(tmp_path, drawn, monkeypatch):
 
 
 def run_cdfss(words: list[str]) -> None:
+    small = SMALL if words[0] in ("segment", "fit") and "--model" not in words else []
     code, says = ENDS.get(shlex.join(["cdfss", *words]), (0, ""))
-    done = CliRunner().invoke(cli, words, prog_name="cdfss")
+    done = CliRunner().invoke(cli, [*words, *small], prog_name="cdfss")
     if not (done.exception is None or isinstance(done.exception, SystemExit)):
         raise done.exception
     assert done.exit_code == code, done.output

@@ -513,6 +513,30 @@ def test_variants_are_shown_where_they_belong():
     assert json.loads(json.dumps(shown.table_settings())) == shown.table_settings()
 
 
+def test_a_chosen_rate_stands_beside_those_set_by_hand_and_in_tables():
+    values = yaml.safe_load(Path("config/demo.yaml").read_text())
+    auto = {"modules": ["apm_s"], "learning_rate": "auto", "main": False}
+    values["variants"] = {
+        "baseline": {},
+        "apm_s": {"modules": ["apm_s"]},
+        "high": {"modules": ["apm_s"], "learning_rate": 0.9, "main": False},
+        "auto": auto,
+        "alone": auto | {"modules": ["apm_m"]},
+        "alone_too": auto | {"modules": ["apm_m"], "title": "again"},
+    }
+    jobs = Jobs(configuration.parse(values))
+    shown = Shown(jobs)
+    assert jobs.evaluation_settings("lesions", "auto", 1, 0)["settings"]["learning_rate"] == "auto"
+    assert shown.rate_families == [["apm_s", "high", "auto"]]
+    assert shown.table_settings()["choosing"] == ["auto", "alone", "alone_too"]
+    assert shown.by_subject["alternatives"] == ["baseline", "apm_s", "auto", "alone", "alone_too"]
+    assert "auto" in shown.by_subject["cost"]
+    assert "high" not in shown.by_subject["cost"]
+    values["adaptation"]["learning_rate"] = "auto"
+    with pytest.raises(CdfssError, match=r"adaptation\.learning_rate is 'auto'"):
+        configuration.parse(values)
+
+
 def test_the_baseline_is_the_one_by_the_published_rule_for_votes():
     values = yaml.safe_load(Path("config/demo.yaml").read_text())
     values["variants"] = {

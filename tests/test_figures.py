@@ -277,6 +277,19 @@ def test_iou_by_learning_rate_joins_variants_that_differ_in_it(evaluated):
         assert bar[:, 1] == pytest.approx(change.interval)
 
 
+def test_a_rate_that_each_episode_chooses_is_a_level_beside_those_set_by_hand(evaluated):
+    chosen = {"auto": {"title": "Chosen", "modules": ["apm_s"], "learning_rate": "auto", "main": False}}
+    settings = table_settings(VARIANTS | chosen, shots=[1])
+    mine = evaluated[evaluated["variant"] == "fast"].assign(variant="auto", learning_rate=0.0)
+    figure = rows.iou_by_learning_rate(pd.concat([evaluated, mine]), settings)
+    axis = figure.axes[1]
+    rates, drawn = line_of(axis, "APM-S")
+    assert rates.tolist() == [0.01, 0.5]
+    _, level = line_of(axis, "Chosen")
+    assert level == pytest.approx([drawn[1]] * 2)
+    assert len(axis.get_xticks()) == 2
+
+
 def test_class_iou_has_a_point_a_class_and_variant(evaluated):
     figure = rows.class_iou(evaluated, SETTINGS)
     _, drawn = line_of(figure.axes[2], "Copy")

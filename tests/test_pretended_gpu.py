@@ -80,12 +80,15 @@ def test_a_missing_update_is_noticed(missing, monkeypatch):
         ("apm_m_acpa", {"mutual_information": 0.1}, 2, 540),
         ("apm_s", {"pairs": "leave_one_out"}, 2, 450),
         ("apm_s", {"pairs": "leave_one_out"}, 3, 900),  # two turns
+        ("apm_m_acpa", {"rates": True}, 1, 490),
     ],
 )
 def test_a_step_never_waits_for_the_gpu_and_takes_as_many_kernels_for_many_episodes(
     variant, how, shots, most
 ):
     """Else it cannot be captured in a CUDA graph."""
+    how = dict(how)
+    rates = how.pop("rates", False)
     _, supports, masks = episode_of(shots)
     model = small_hsnet(**VARIANTS[variant])
     model.learner.requires_grad_(False)
@@ -94,7 +97,8 @@ def test_a_step_never_waits_for_the_gpu_and_takes_as_many_kernels_for_many_episo
         model.to(GPU)
         for number in (1, 16):
             pair = (torch.stack([t] * number).to(GPU) for t in (supports, masks))
-            adaptation = Adaptation(model, *pair, 0.05, **how)
+            rate = torch.full((number,), 0.05, dtype=torch.float64, device=GPU) if rates else 0.05
+            adaptation = Adaptation(model, *pair, rate, **how)
             adaptation.step()  # the first makes what is kept
             counted.waits.clear()
             counted.kernels.clear()

@@ -99,6 +99,15 @@ def test_a_recorded_step_serves_the_episodes_that_follow(variant, how):
     assert record.made == 1
 
 
+def test_a_recorded_step_serves_other_rates_of_episodes():
+    model, runner = model_of("apm_s"), Runner(record=record)
+    for own in ((0.05, 0.5), (0.01, 0.0)):
+        own = torch.tensor(own, dtype=torch.float64)
+        ours = tuned(model, runner, episodes_of(2), rate=own)
+        assert_equal(ours, tuned(model, AllPositions(), episodes_of(2), rate=own))
+    assert record.made == 1
+
+
 def test_adaptations_that_take_turns_keep_their_own_state():
     model, runner = model_of("apm_s_acpa"), Runner(record=record)
     pair = [Adaptation(model, *episodes_of(2, 2, seed), 0.05, runner=runner) for seed in (0, 3)]

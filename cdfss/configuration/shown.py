@@ -8,6 +8,7 @@ from cdfss.errors import CdfssError
 from cdfss.methods.fptrans.method import Method as FPTrans
 from cdfss.methods.hsnet.method import Method as HSNet
 from cdfss.methods.modules.known import WHOLE
+from cdfss.methods.modules.settings import Tuned
 from cdfss.running.provenance import digest
 
 SEES_TRUTH = " (sees the query's mask)"
@@ -87,15 +88,25 @@ class Shown:
 
     @cached_property
     def rate_families(self) -> list[list[str]]:
-        """Variants that differ in nothing but learning rate, in groups of two or more."""
+        """Variants that differ in nothing but learning rate, set or chosen, in groups of two or more."""
         families: dict[str, list[str]] = {}
         for name in self.run.variants:
             settings = self.jobs.evaluation_settings(next(iter(self.run.domains)), name, 1, 0)
-            if isinstance(settings["settings"].get("learning_rate"), int | float):
+            rate = settings["settings"].get("learning_rate")
+            if isinstance(rate, int | float) or name in self.choosing:
                 same = {k: v for k, v in settings.items() if k != "variant"}
                 same["settings"] = settings["settings"] | {"learning_rate": None}
                 families.setdefault(digest(same), []).append(name)
-        return [members for members in families.values() if len(members) > 1]
+        chosen = set(self.choosing)
+        return [names for names in families.values() if len(names) > 1 and set(names) - chosen]
+
+    @cached_property
+    def choosing(self) -> list[str]:
+        """Variants whose learning rate is chosen in each episode, from its supports."""
+        entries = self.run.variants.items()
+        return [
+            n for n, v in entries if isinstance(v.settings, Tuned) and v.settings.learning_rate == "auto"
+        ]
 
     @cached_property
     def by_subject(self) -> dict[str, list[str]]:
@@ -110,11 +121,13 @@ class Shown:
             for members in self.rate_families
             if any(self.run.variants[other].main for other in members)
             for name in members
-            if not self.run.variants[name].main
+            if not self.run.variants[name].main and name not in self.choosing
         }
         main = [name for name, v in self.run.variants.items() if v.main or name == self.baseline]
         inserted = ("trivial", "baseline", "vote", "inserted", "attention", "modules", "cumulative")
-        tuned = [name for name in main if kinds[name] == "modules"]
+        modules = [name for name in kinds if kinds[name] == "modules"]
+        tuned = [name for name in main if name in modules]
+        chosen = [name for name in modules if name in self.choosing and name not in main]
 
         def of(*wanted):
             return [name for kind in wanted for name in kinds if kinds[name] == kind and name not in aside]
@@ -122,7 +135,7 @@ class Shown:
         return {
             "main": main,
             "insertion": of(*inserted),
-            "alternatives": of("baseline", "fine_tuning", "information") + tuned,
+            "alternatives": of("baseline", "fine_tuning", "information") + tuned + chosen,
             "frequency": of("baseline", "frequency") + tuned,
             "correlation": of("baseline", "correlation") + tuned,
             "transformer": of("transformer", "transformer_modules"),
@@ -205,6 +218,7 @@ class Shown:
                 for name in self.run.domains
             },
             "rate_families": self.rate_families,
+            "choosing": self.choosing,
             "shots": self.run.shots,
             "seeds": self.run.seeds,
             "sources": self.jobs.sources,

@@ -107,7 +107,8 @@ class Evaluation:
             "peak_memory_mb": devices.peak_memory_mb(self.device),
             "device": self.gpu or self.device,
         }
-        rate = settings["settings"].get("learning_rate")  # of anyone's own method it may be anything
+        set_rate = settings["settings"].get("learning_rate")  # of anyone's own method it may be anything
+        set_rate = set_rate if isinstance(set_rate, int | float) else None
         of_list = {key: settings.get(key) for key in ("domain", "variant", "shot", "seed", "source")}
         intersections, unions = metrics.counts(found.masks, truths, voids)
         for number, episode in enumerate(listed):
@@ -136,7 +137,7 @@ class Evaluation:
                     "first_loss": float(losses[0]) if len(losses) else None,
                     "last_loss": float(losses[-1]) if len(losses) else None,
                     "steps": len(losses),
-                    "learning_rate": rate if isinstance(rate, int | float) else None,
+                    "learning_rate": set_rate if found.rates is None else float(found.rates[number]),
                     "parameters_added": added,
                     "parameters_tuned": tuned,
                     **{what: int(values[number]) for what, values in found.counts.items()},

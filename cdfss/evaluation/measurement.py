@@ -189,7 +189,8 @@ def features(
 
         query, support, masks, truth, void = shown
         steps = method.settings.steps_taken
-        adaptation = Adaptation(method.model, support, masks, **method.tuning)
+        rate = float(method.rate_for(support[None], masks[None]))
+        adaptation = Adaptation(method.model, support, masks, rate, **method.tuning)
         shown_truth = torch.from_numpy(truth)[None].to(query.device)
         shown = steps_to_show(steps)
         counted = []

@@ -11,11 +11,17 @@ class Adam:
     """Adam with torch's defaults and, number for number, its arithmetic.
 
     torch.optim loads the compiler on first use, which takes longer than a small adaptation.
+
+    Args:
+        learning_rate: one for all, or (E,), one for each of E episodes, whose parameters lie along the
+            first dimension of all of them.
     """
 
     BETAS, EPSILON = (0.9, 0.999), 1e-8
 
-    def __init__(self, parameters: list[Tensor], learning_rate: float, before: "Adam | None" = None):
+    def __init__(
+        self, parameters: list[Tensor], learning_rate: float | Tensor, before: "Adam | None" = None
+    ):
         """Moments start at zero, or at copies of those of `before`.
 
         Raises:
@@ -64,8 +70,8 @@ class Adam:
             parameter.copy_(torch.from_numpy(values[str(number)]))
 
 
-def factors_of(learning_rate: float, number) -> tuple:
-    """Size of a step and scale of its squares.
+def factors_of(learning_rate: float | Tensor, number) -> tuple:
+    """Size of a step, (E,) as the learning rates are, and scale of its squares.
 
     Args:
         number: of the step, from 1; a tensor where it is to change between replays. In float32 a power of
@@ -78,6 +84,8 @@ def factors_of(learning_rate: float, number) -> tuple:
 def moved(parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, size, scale) -> tuple:
     """Parameter and moments after a step with `factors_of` it, as new tensors."""
     first, second = Adam.BETAS
+    if isinstance(size, Tensor) and size.dim():  # (E,) -> (E, 1, ...)
+        size = size.to(mean.dtype).view(-1, *[1] * (mean.dim() - 1))
     mean = mean.lerp(gradient, 1 - first)
     square = (square * second).addcmul(gradient, gradient, value=1 - second)
     return parameter - size * mean / (square.sqrt() / scale + Adam.EPSILON), mean, square

@@ -25,6 +25,7 @@ class Segmented:
         masks: of the queries, (E, S, S) bool.
         probabilities: of foreground, (E, S, S) float32 in 0..1.
         losses: before each step, (E, steps).
+        rates: learning rates that the method chose, (E,); None where it did not.
         counts: (E,) whole numbers by names of `contract.COUNTS`, of those that the method counts.
         fit_seconds, predict_seconds: of an episode.
     """
@@ -35,6 +36,7 @@ class Segmented:
     counts: dict[str, np.ndarray]
     fit_seconds: float
     predict_seconds: float
+    rates: np.ndarray | None = None
 
 
 def build(name: str, settings: dict, given) -> Method:
@@ -91,7 +93,7 @@ def segment(
     else:
         episodes = zip(supports, masks, queries, truths, strict=True)
         turns = [(s, m, q[None], t[None]) for s, m, q, t in episodes]
-    predictions, losses, seconds = [], [], np.zeros(2)
+    predictions, losses, rates, seconds = [], [], [], np.zeros(2)
     for support, mask, query, truth in turns:
         begin = time.perf_counter()
         with own.told(name, "method", BrokenContract):
@@ -103,6 +105,7 @@ def segment(
             seconds += fitted - begin, time.perf_counter() - fitted
             predictions.append(checked(name, prediction, query.shape[:-1]))
             losses.append(_losses(name, method, mask.shape[:1] if method.batched else ()))
+            rates.append(method.rates)
     size = queries.shape[:-1]
     counted = [list(p.counts) for p in predictions]
     if other := [names for names in counted if set(names) != set(counted[0])]:
@@ -116,6 +119,7 @@ def segment(
         np.concatenate(losses),
         {what: np.concatenate([p.counts[what].reshape(-1) for p in predictions]) for what in counted[0]},
         *(seconds / len(queries)),
+        None if rates[0] is None else np.concatenate([np.reshape(one, -1) for one in rates]),
     )
 
 

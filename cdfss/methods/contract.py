@@ -177,6 +177,7 @@ class Method:
         most_at_once: episodes that a batch may have, where the settings bound it.
         parameters: numbers of those that are added to the source model, and of those that are tuned.
         losses: before each step of the last `fit`, (steps,), or (E, steps) where `batched`.
+        rates: learning rates that the last `fit` chose, (E,) where `batched`; None where they are settings.
     """
 
     needs: ClassVar[Literal["nothing", "device", "backbone", "source"]] = "nothing"
@@ -190,6 +191,7 @@ class Method:
     most_at_once: int | None = None
     parameters: tuple[int, int] = (0, 0)
     losses: np.ndarray | None = None
+    rates: np.ndarray | None = None
 
     def __init__(self, settings: Settings, given: Given):
         self.settings, self.given = settings, given

@@ -134,7 +134,8 @@ FIGURES = {
         ("rates",),
         "Paired difference of mIoU from the baseline, whose own mIoU stands above, of variants that differ "
         "in their learning rate alone. Bars: 95 % intervals of the differences. Filled: the main variant's "
-        "rate, which the paper sets by hand for each domain. The first of `shots`, all `seeds`.",
+        "rate, which the paper sets by hand for each domain. Broken line: a rate chosen in each episode "
+        "from its supports. The first of `shots`, all `seeds`.",
     ),
     "iou_by_seconds": Entry(
         "mIoU against seconds an episode",

@@ -43,7 +43,7 @@ class Adaptation:
         supports: normalised, (E, k, 3, S, S).
         masks: (E, k, S, S), 1 for foreground, 0 for background.
         seed: of what is drawn, for each episode the same.
-        learning_rate: of Adam.
+        learning_rate: of Adam; or (E,) float64, one for each episode.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Adaptation:
         supports: Tensor,
         masks: Tensor,
         seed: int,
-        learning_rate: float,
+        learning_rate: float | Tensor,
     ):
         if place not in PLACES:
             raise CdfssError(f"adapt: place={place!r}; expected one of {', '.join(PLACES)}")

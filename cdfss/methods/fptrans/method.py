@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from cdfss.methods import contract
 from cdfss.methods.contract import Given, Prediction
 from cdfss.methods.modules import known
-from cdfss.methods.modules.settings import RATE, Tuned
+from cdfss.methods.modules.settings import Tuned
 
 
 class Settings(Tuned):
@@ -71,33 +71,45 @@ class Method(contract.Method):
         self.chain = chain.to(given.device)
 
     def fit(self, pictures, masks):
-        self._adapted = self._adaptation(pictures, masks)
-        for _ in range(self.settings.steps_taken):
-            self._adapted.step()
+        supports = self._supports(pictures, masks)
+        rate = self.settings.rate
+        if self.settings.chooses_rate:
+            from cdfss.methods.rates import choose
+
+            rate = choose(self._trial, *supports)
+        self._adapted = self._tuned(*supports, rate, self.settings.steps_taken)
 
     def learnt(self):
         return self._adapted.optimiser.values() if self.settings.steps_taken else {}
 
     def recall(self, pictures, masks, learnt):
-        self._adapted = self._adaptation(pictures, masks)
+        self._adapted = self._tuned(*self._supports(pictures, masks), self.settings.rate, steps=0)
         self._adapted.optimiser.restore(learnt)
 
-    def _adaptation(self, pictures, masks):
-        """`adaptation.Adaptation` to E episodes, before its first step."""
+    def _supports(self, pictures, masks):
+        """Normalised pictures (E, k, 3, S, S) and masks (E, k, S, S) on the device."""
         import torch
 
+        return self._images(pictures), torch.from_numpy(masks).to(self.given.device)
+
+    def _tuned(self, supports, masks, rate, steps: int):
+        """`adaptation.Adaptation` to E episodes after some steps."""
         from cdfss.methods.fptrans.adaptation import Adaptation
 
-        settings, given = self.settings, self.given
-        return Adaptation(
-            self.model,
-            self.chain,
-            settings.place,
-            self._images(pictures),
-            torch.from_numpy(masks).to(given.device),
-            given.seed,
-            settings.learning_rate or RATE,
-        )
+        how = self.settings.place, supports, masks, self.given.seed, rate
+        adaptation = Adaptation(self.model, self.chain, *how)
+        for _ in range(steps):
+            adaptation.step()
+        return adaptation
+
+    def _trial(self, fold):
+        def predicted(rates):
+            steps = 0 if rates is None else self.settings.steps_taken
+            adaptation = self._tuned(fold.supports, fold.masks, rates, steps)
+            found = [adaptation.segment(query) for query in fold.queries.unbind(1)]
+            return [(logits[:, 1] - logits[:, 0]).sigmoid() for logits in found]
+
+        return predicted
 
     def predict(self, pictures):
         import torch
@@ -114,6 +126,12 @@ class Method(contract.Method):
     @property
     def losses(self):
         return self._adapted.losses.numpy()
+
+    @property
+    def rates(self):
+        if not self.settings.chooses_rate:
+            return None
+        return self._adapted.optimiser.learning_rate.cpu().numpy()
 
     @property
     def parameters(self):

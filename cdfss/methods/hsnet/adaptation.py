@@ -24,7 +24,7 @@ def adapt(
     support_images: Tensor,
     support_masks: Tensor,
     steps: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     *,
     trained: Sequence[str] | None = None,
     pairs: str = "self",
@@ -77,7 +77,7 @@ class Adaptation:
         model: left unchanged.
         support_images: normalised, (k, 3, S, S), or (E, k, 3, S, S) for a batch.
         support_masks: (k, S, S) or (E, k, S, S), 0 and 1.
-        learning_rate: of Adam.
+        learning_rate: of Adam; or (E,) float64, one for each episode of a batch.
         trained: `HSNet.parts` that are tuned; None for all modules that have parameters.
             A trained backbone keeps its batch statistics.
         pairs: "self", every support is its own query (k pairs, the paper's way), or
@@ -107,7 +107,7 @@ class Adaptation:
         model: HSNet,
         support_images: Tensor,
         support_masks: Tensor,
-        learning_rate: float,
+        learning_rate: float | Tensor,
         *,
         trained: Sequence[str] | None = None,
         pairs: str = "self",
@@ -129,6 +129,11 @@ class Adaptation:
             raise CdfssError(
                 f"adapt: mutual_information={mutual_information}; expected a weight of 0 or more"
             )
+        if isinstance(learning_rate, Tensor) and list(learning_rate.shape) != batch:
+            raise CdfssError(
+                f"adapt: learning rates are {list(learning_rate.shape)}; expected a number, or one for "
+                f"each episode of a batch, {batch or 'and this is none'}"
+            )
         if vote not in RULES:
             raise CdfssError(f"adapt: vote={vote!r}; expected 'published', 'majority' or 'mean'")
         self._rule = vote
@@ -141,7 +146,7 @@ class Adaptation:
         if held > 1 and batch != [held]:
             there = f"{batch[0]} episodes" if batch else "one episode"
             raise CdfssError(f"adapt: the model was tuned to {held} episodes, the supports are of {there}")
-        self._batched = bool(batch)
+        self._batched, self._first = bool(batch), model
         self.model, parameters = _fork(model, self._trained, batch)
         self.optimiser = Adam(parameters, learning_rate, optimiser)
         self._runner = runner or Runner()
@@ -152,6 +157,17 @@ class Adaptation:
         self._features = self.model.features(self._images)  # maps (k * E, C, h, w)
         self._constants: Constants | None = None  # made at the first step
         self._losses: list[Tensor] = []
+
+    def anew(self, learning_rate: float | Tensor) -> "Adaptation":
+        """The same before its first step, by other rates; what these do not change is not made again."""
+        if not self._whole:
+            self._kept()
+        other = copy.copy(self)
+        vars(other).pop("_step", None)  # it may hold a rate
+        batch = [self._masks.shape[1]] if self._batched else []
+        other.model, parameters = _fork(self._first, self._trained, batch)
+        other.optimiser, other._losses = Adam(parameters, learning_rate), []
+        return other
 
     @property
     def losses(self) -> Tensor:
@@ -246,6 +262,7 @@ class Adaptation:
 
     @cached_property
     def _step(self) -> Step:
+        rate = self.optimiser.learning_rate
         return Step(
             self.model,
             self._trained,
@@ -255,7 +272,7 @@ class Adaptation:
                 for begin in range(0, len(self._pairs), PAIRS_AT_ONCE)
             ],
             self._information,
-            self.optimiser.learning_rate,
+            None if isinstance(rate, Tensor) else rate,
         )
 
     def _own_parameters(self, tuned: bool) -> list[tuple[str, Tensor]]:

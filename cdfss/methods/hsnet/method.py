@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cdfss.methods import contract
 from cdfss.methods.contract import Given, Prediction
 from cdfss.methods.modules import known
-from cdfss.methods.modules.settings import RATE, Tuned
+from cdfss.methods.modules.settings import Tuned
 
 
 class Settings(Tuned):
@@ -83,6 +83,13 @@ class Settings(Tuned):
             raise ValueError(
                 "mutual_information is of maps before the support mask and before the first module that "
                 "looks at pairs; it changes nothing where neither the backbone nor a module there is tuned"
+            )
+        whole = sorted(known.WHOLE & set(self.tuned_parts))
+        if self.learning_rate == "auto" and (whole or self.goes_on):
+            why = f"{whole[0]} is tuned" if whole else "reset is never"
+            raise ValueError(
+                "learning_rate is auto, which is for modules that are tuned anew in every episode, but "
+                f"{why}; give it a number"
             )
         if self.steps and not self.tuned_parts:
             raise ValueError(
@@ -158,13 +165,18 @@ class Method(contract.Method):
         return model.to(given.device)
 
     @cached_property
+    def _trial_runner(self):
+        from cdfss.methods.hsnet.step import Runner
+
+        return Runner(self.given.compile)
+
+    @cached_property
     def tuning(self) -> dict:
-        """How `adaptation.Adaptation` takes what the settings say, but for the steps."""
+        """How `adaptation.Adaptation` takes what the settings say, but for steps and rate."""
         from cdfss.methods.hsnet.step import Runner
 
         settings = self.settings
         return {
-            "learning_rate": settings.learning_rate or RATE,
             "trained": settings.tuned_parts,
             "pairs": settings.pairs,
             "mutual_information": settings.mutual_information,
@@ -174,24 +186,62 @@ class Method(contract.Method):
 
     def fit(self, pictures, masks):
         before, self._adapted = self._adapted if self.settings.goes_on else None, None
-        self._adapted = self._adapt(pictures, masks, self.settings.steps_taken, before)
+        supports = self._supports(pictures, masks)
+        self._adapted = self._adapt(*supports, self.rate_for(*supports), self.settings.steps_taken, before)
 
-    def _adapt(self, pictures, masks, steps, before=None):
-        """`adaptation.Adaptation` to E episodes after some steps, from another one on if given."""
+    def _supports(self, pictures, masks):
+        """Normalised pictures (E, k, 3, S, S) and masks (E, k, S, S) of 0 and 1, on the device."""
         import torch
 
         from cdfss.backbones.normalisation import normalise
-        from cdfss.methods.hsnet.adaptation import adapt
 
         images = normalise(torch.from_numpy(pictures).to(self.given.device).flatten(0, 1), self._facts)
+        masks_there = torch.from_numpy(masks).to(self.given.device).float()
+        return images.unflatten(0, masks.shape[:2]), masks_there
+
+    def _adapt(self, images, masks, rate, steps, before=None):
+        """`adaptation.Adaptation` to E episodes after some steps, from another one on if given."""
+        from cdfss.methods.hsnet.adaptation import adapt
+
         return adapt(
             before.model if before else self.model,
-            images.unflatten(0, masks.shape[:2]),  # (E, k, 3, S, S)
-            torch.from_numpy(masks).to(self.given.device).float(),
+            images,
+            masks,
             steps,
+            rate,
             **self.tuning,
             optimiser=before.optimiser if before else None,
         )
+
+    def rate_for(self, images, masks):
+        """The learning rate of episodes: a number, or (E,) chosen from their supports.
+
+        Args:
+            images, masks: (E, k, 3, S, S) normalised and (E, k, S, S) of 0 and 1.
+        """
+        if not self.settings.chooses_rate:
+            return self.settings.rate
+        from cdfss.methods.rates import choose
+
+        return choose(self._trial, images, masks)
+
+    def _trial(self, fold):
+        from cdfss.methods.hsnet.adaptation import Adaptation
+
+        # A runner of its own: with fewer supports, its steps have other shapes.
+        how = self.tuning | {"runner": self._trial_runner}
+        first = Adaptation(self.model, fold.supports, fold.masks, self.settings.rate, **how)
+
+        def predicted(rates):
+            adaptation = first if rates is None else first.anew(rates)
+            for _ in range(0 if rates is None else self.settings.steps_taken):
+                adaptation.step()
+            return [
+                adaptation.segment(query, truth).probabilities
+                for query, truth in zip(fold.queries.unbind(1), fold.truths.unbind(1))
+            ]
+
+        return predicted
 
     def predict(self, pictures, truths=None):
         import torch
@@ -215,7 +265,8 @@ class Method(contract.Method):
         return self._adapted.optimiser.values() if self.settings.steps_taken else {}
 
     def recall(self, pictures, masks, learnt):
-        self._adapted = self._adapt(pictures, masks, steps=0)
+        supports = self._supports(pictures, masks)
+        self._adapted = self._adapt(*supports, self.settings.rate, steps=0)
         self._adapted.resume(learnt)
 
     def forget(self):
@@ -229,6 +280,12 @@ class Method(contract.Method):
     @property
     def losses(self):
         return self._adapted.losses.numpy()
+
+    @property
+    def rates(self):
+        if not self.settings.chooses_rate:
+            return None
+        return self._adapted.optimiser.learning_rate.cpu().numpy()
 
     @property
     def parameters(self):

@@ -63,6 +63,7 @@ class Step(nn.Module):
         names: of their parameters, in the optimiser's order.
         pairs: (query, support) numbers, those of each turn.
         information: weight of the mutual information.
+        learning_rate: None where each step is handed one for each episode.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Step(nn.Module):
         names: Sequence[str],
         pairs: Sequence[Sequence[tuple[int, int]]],
         information: float,
-        learning_rate: float,
+        learning_rate: float | None,
     ):
         super().__init__()
         self.model = model
@@ -116,14 +117,17 @@ class Step(nn.Module):
             losses = losses + loss.detach()
         return losses, list(gradients)
 
-    def function(self, parameters, means, squares, number: Tensor, constants: Constants) -> tuple:
+    def function(
+        self, parameters, means, squares, number: Tensor, rates: Tensor | None, constants: Constants
+    ) -> tuple:
         """(parameters, means, squares) after a step, and the losses (E,) before it; changes nothing.
 
         Args:
             number: of the step, from 1, float64.
+            rates: of the episodes, (E,) float64; None for `learning_rate`.
         """
         losses, gradients = self.gradients(parameters, constants)
-        factors = factors_of(self.learning_rate, number)
+        factors = factors_of(self.learning_rate if rates is None else rates, number)
         with torch.no_grad():
             state = zip(parameters, gradients, means, squares, strict=True)
             new = [moved(*tensors, *factors) for tensors in state]
@@ -215,7 +219,9 @@ class Runner:
             self.plainly(device, f"{own[0]} is not of this package, and may do what a graph cannot hold")
             plain = True
         number = torch.full((), optimiser.steps + 1, dtype=torch.float64, device=device)
-        inputs = (*state, number, constants)
+        # An input, so that what is recorded serves other rates.
+        rates = optimiser.learning_rate if isinstance(optimiser.learning_rate, Tensor) else None
+        inputs = (*state, number, rates, constants)
         function = step.function if plain else self._made(step, inputs)
         new, losses = function(*inputs)
         with torch.no_grad():

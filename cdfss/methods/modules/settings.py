@@ -1,5 +1,7 @@
 """Settings that methods share which tune modules to the supports of an episode."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from cdfss.methods import contract, own
@@ -14,8 +16,10 @@ class Tuned(contract.Settings):
 
     modules: known.Modules = Field((), description="modules on the host's maps, in order")
     steps: int | None = Field(None, ge=0, description="default adaptation.steps")
-    learning_rate: Positive | dict[Name, Positive] | None = Field(
-        None, description="default adaptation.learning_rate"
+    learning_rate: Positive | dict[Name, Positive] | Literal["auto"] | None = Field(
+        None,
+        description="default adaptation.learning_rate; auto: one for each episode, chosen from its "
+        "supports alone (docs/methods.md)",
     )
 
     @model_validator(mode="after")
@@ -29,8 +33,8 @@ class Tuned(contract.Settings):
         return {key: known.find(name) for key, name in known.by_key(self.modules).items()}
 
     @property
-    def rates(self) -> dict[str, float | dict | None]:
-        """Settings that hold learning rates, one number or one a domain, by their names."""
+    def rates(self) -> dict[str, float | dict | str | None]:
+        """Settings that hold learning rates, one number, one a domain or "auto", by their names."""
         return {"learning_rate": self.learning_rate}
 
     @property
@@ -63,6 +67,16 @@ class Tuned(contract.Settings):
             rate = self.learning_rate or defaults["learning_rate"]
             settings["learning_rate"] = rate[domain] if isinstance(rate, dict) else rate
         return settings
+
+    @property
+    def rate(self) -> float:
+        """Of all episodes; where it is chosen, that of what looks at a model before its first step."""
+        return RATE if self.learning_rate in (None, "auto") else self.learning_rate
+
+    @property
+    def chooses_rate(self) -> bool:
+        """Whether each episode has a rate of its own, chosen from its supports."""
+        return self.learning_rate == "auto" and self.steps_taken > 0
 
     @property
     def steps_taken(self) -> int:

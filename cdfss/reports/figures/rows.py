@@ -38,7 +38,8 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
     """mIoU against learning rate, for variants that differ in nothing else.
 
     As paired difference from the baseline's; without a baseline, mIoU itself. Filled markers: the rate of
-    the main variant, that is the paper's in the paper's run.
+    the main variant, that is the paper's in the paper's run. A rate that is chosen in each episode is a
+    level.
     """
     families = settings["rate_families"]
     if not families or rows is None:
@@ -57,6 +58,11 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
             level, title = over_seeds[baseline, domain], title_of(settings, baseline)
             baseline_at_0(axis, level, title, styles[baseline])
         for members in families:
+            for name in [n for n in members if n in settings["choosing"]]:
+                level_of = over_seeds[name, domain] - level if baseline else over_seeds[name, domain]
+                look = {**without_marker(styles[name]), "linestyle": "--"}
+                axis.axhline(level_of.value, **look, label=title_of(settings, name))
+            members = [name for name in members if name not in settings["choosing"]]
             # The curve is named after its main variant: in the paper's run the one with the paper's rate.
             lead = next((name for name in members if settings["variants"][name]["main"]), members[0])
             look, title = styles[lead], title_of(settings, lead)
@@ -75,7 +81,8 @@ def iou_by_learning_rate(rows: pd.DataFrame | None, settings: dict):
                 filled = look["color"] if settings["variants"][name]["main"] else "white"
                 axis.plot(x, y, marker=look["marker"], color=look["color"], markerfacecolor=filled)
         axis.set(xscale="log", xlabel="learning rate")
-        shown = sorted({rates[name, domain] for members in families for name in members})
+        swept = {name for members in families for name in members} - set(settings["choosing"])
+        shown = sorted({rates[name, domain] for name in swept})
         axis.set_xticks(shown, [f"{rate:g}".replace("e-0", "e-") for rate in shown], fontsize=TINY)
         axis.minorticks_off()
     axes[0, 0].set_ylabel(points_label(shot, baseline))

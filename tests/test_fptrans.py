@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from cdfss import CdfssError
 from cdfss.backbones import facts
-from cdfss.methods import calling, conformance, source
+from cdfss.methods import calling, conformance, rates, source
 from cdfss.methods.contract import Given
 from cdfss.methods.fptrans import checkpoints, losses
 from cdfss.methods.fptrans.adaptation import PLACES, Adaptation, chain_for
@@ -232,6 +232,23 @@ def given(tmp_path):
 @pytest.mark.parametrize("settings", [{}, *TUNED], ids=["plain", "tokens", "purified"])
 def test_the_method_keeps_the_contract(given, settings):
     assert conformance.check("fptrans", given, settings)
+
+
+def test_each_episode_is_tuned_at_the_rate_that_was_chosen_for_it(monkeypatch, given):
+    supports, masks, *_ = conformance.episodes(64, 2)
+    wanted = torch.tensor([0.1] + [0.0] * (len(masks) - 1), dtype=torch.float64)
+    original, found = rates.choose, []
+    monkeypatch.setattr(rates, "choose", lambda *how: found.append(original(*how)) or wanted)
+    method = calling.build("fptrans", TUNED[0] | {"steps": 2, "learning_rate": "auto"}, given)
+    method.fit(supports, masks)
+    assert set(found[0].tolist()) <= set(rates.CANDIDATES)
+    assert method.rates.tolist() == wanted.tolist()
+    assert (method.losses[1:, 0] == method.losses[1:, 1]).all()
+    by_hand = calling.build("fptrans", TUNED[0] | {"steps": 2, "learning_rate": 0.1}, given)
+    by_hand.fit(supports, masks)
+    assert by_hand.rates is None
+    assert method.losses[0].tolist() == by_hand.losses[0].tolist()
+    assert method.losses[0, 0] != method.losses[0, 1]
 
 
 def test_a_prediction_has_foreground_and_background(given):

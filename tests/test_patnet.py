@@ -17,7 +17,7 @@ from cdfss import CdfssError, HSNet, adapt
 from cdfss.backbones.facts import facts_of
 from cdfss.data import index
 from cdfss.data.episodes import sample
-from cdfss.methods import calling, conformance, training
+from cdfss.methods import calling, conformance, rates, training
 from cdfss.methods.contract import Given
 from cdfss.methods.hsnet import checkpoints
 from cdfss.methods.hsnet.adaptation import Adaptation
@@ -519,6 +519,16 @@ def checkpoint(tmp_path_factory):
 def test_patnet_keeps_the_contract(settings, checkpoint):
     given = Given(64, 0, torch.device("cpu"), "efficientnet_lite0", None, checkpoint)
     conformance.check("patnet", given, settings)
+
+
+def test_patnet_chooses_a_rate_for_each_episode(checkpoint):
+    given = Given(64, 0, torch.device("cpu"), "efficientnet_lite0", None, checkpoint)
+    settings = {"modules": ["apm_s"], "steps": 1, "learning_rate": "auto"}
+    method = calling.build("patnet", settings, given)
+    supports, masks, *_ = conformance.episodes(64, 1)
+    method.fit(supports, masks)
+    assert method.rates.shape == (len(masks),)
+    assert set(method.rates) <= set(rates.CANDIDATES)
 
 
 def test_tuning_at_test_time_reaches_the_predictions(checkpoint):

@@ -8,9 +8,8 @@ from test_evaluation import SIZE, method_of, settings_of
 
 from cdfss import CdfssError, adapt
 from cdfss.evaluation import evaluate
-from cdfss.methods import calling, conformance, rates
+from cdfss.methods import calling, rates
 from cdfss.methods.adam import Adam
-from cdfss.methods.contract import Given
 from cdfss.methods.hsnet.adaptation import Adaptation
 from cdfss.methods.hsnet.method import Settings
 
@@ -167,11 +166,6 @@ def test_rows_hold_the_rate_that_was_chosen_and_what_it_led_to(monkeypatch, chec
     )
     assert theirs[0] == rows[0]
     assert np.array_equal(masks[rows[0]["episode"]], their_masks[rows[0]["episode"]])
-
-
-def test_hsnet_that_chooses_its_rate_keeps_the_contract(checkpoint):
-    given = Given(64, 0, torch.device("cpu"), "efficientnet_lite0", None, checkpoint)
-    conformance.check("hsnet", given, AUTO | {"steps": 1})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cdfss.data.pictures import UPRIGHT, nearest, opened
 from cdfss.errors import CdfssError
 from cdfss.running.files import replacing
 from cdfss.segmentation import outputs, pairing
-from cdfss.segmentation.labels import Colour, Labels
+from cdfss.segmentation.labels import Key, labels_of
 from cdfss.segmentation.sources import own_reading
 from cdfss.segmentation.supports import Item, Supports, by_class, decode, of_pairs
 
@@ -61,8 +61,8 @@ def check(
     masks: pairing.Paths | None = None,
     *,
     labels: Literal["binary", "map"] | None = None,
-    unknown: int | Colour | None = None,
-    names: Mapping[int | Colour, str] | None = None,
+    unknown: Key | None = None,
+    names: Mapping[Key, str] | None = None,
     value_range: tuple[float, float] | None = None,
     size: int = 400,
 ) -> Checked:
@@ -74,7 +74,7 @@ def check(
     Raises:
         CdfssError: when there is nothing to look at.
     """
-    meaning, reading = Labels(labels, names, unknown), own_reading(value_range)
+    meaning, reading = labels_of(labels, names, unknown), own_reading(value_range)
     found = pairing.find(supports, masks)
     items, problems = decode(of_pairs(found), meaning, reading)
     checked = Checked(found.place, found.problems + problems, size=size)
@@ -96,7 +96,7 @@ def check(
 def _remarks(item: Item) -> Iterator[tuple[str, str]]:
     """What the files of a pair are, where that is not what most are."""
     for path, is_mask in zip(item.source, (False, True)):
-        with opened(path, own_reading()) as image:
+        with opened(str(path), own_reading()) as image:
             mode, kind, turn = image.mode, image.format, image.getexif().get(0x0112)
         if turn in UPRIGHT:
             yield str(path), f"is turned as its camera says (EXIF orientation {turn})"
@@ -117,13 +117,15 @@ def _remarks(item: Item) -> Iterator[tuple[str, str]]:
 
 def _same(items: list[Item]) -> list[Problem]:
     """Pictures that are there twice in a class, and different pictures with one mask."""
-    found, pictures, masks = [], {}, {}
+    found: list[Problem] = []
+    pictures: dict[tuple, Item] = {}
+    masks: dict[tuple, Item] = {}
     for item in items:
         picture, mask = _hash(item.picture), _hash(item.mask)
         first = pictures.setdefault((item.class_name, picture), item)
         if first is not item:
             what = f"is the same picture as {first.source[0]}; it counts twice"
-            found.append(Problem(Path(item.source[0]), what))
+            found.append(Problem(Path(str(item.source[0])), what))
         first = masks.setdefault((item.class_name, mask), item)
         if (
             first is not item

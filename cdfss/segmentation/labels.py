@@ -1,8 +1,8 @@
 """What the values of masks mean: one foreground, or a class for each value or colour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from cdfss.errors import CdfssError
 from cdfss.segmentation.sources import Picture, source_of
 
 Colour = tuple[int, int, int]
+Key = int | Colour  # what stands for a class in a label map
 
 BACKGROUND = {"background", "bg"}  # what 0 and black may be called
 MOST_CLASSES = 64  # values or colours of a label map; photographs have more
@@ -24,43 +25,50 @@ _CLASSES = "are these classes? Then say --labels map (in Python, name them: name
 
 @dataclass(frozen=True)
 class Labels:
-    """What the values of masks mean.
+    """What the values of masks mean, as `labels_of` checks it.
 
     Attributes:
-        kind: "binary" for one foreground, "map" for a value or a colour for each class; None if the masks
-            may say so themselves.
+        kind: "binary" for one foreground, "map" for a value or a colour for each class.
         names: of classes by value (1 to 255) or by colour.
         unknown: value or colour of pixels of which nothing is said.
     """
 
-    kind: Literal["binary", "map"] | None = None
-    names: Mapping[int | Colour, str] | None = None
-    unknown: int | Colour | None = None
+    kind: Literal["binary", "map"]
+    names: Mapping[Key, str] = field(default_factory=dict)
+    unknown: Key | None = None
 
-    def __post_init__(self):
-        if self.kind not in ("binary", "map", None):
-            raise CdfssError(f"labels is {self.kind!r}; expected 'binary' or 'map'")
-        object.__setattr__(self, "names", _names(self.names))
-        if self.unknown is not None and not _is_colour(self.unknown) and not _is_value(self.unknown):
-            raise CdfssError(f"unknown is {self.unknown!r}; expected a value from 0 to 255, such as 255")
-        if self.unknown is not None and self.unknown in self.names:
-            raise CdfssError(
-                f"{shown(self.unknown)} is unknown and {self.names[self.unknown]!r}; choose one"
-            )
-        if self.names and self.unknown is not None:
-            key = next(iter(self.names))
-            if _is_colour(key) != _is_colour(self.unknown):
-                raise CdfssError(
-                    f"names are of {'colours' if _is_colour(key) else 'values'}, such as {shown(key)}, and "
-                    f"unknown is {shown(self.unknown)}; expected both in the same way"
-                )
-        if self.kind == "binary" and len(self.names) > 1:
-            raise CdfssError(
-                f"labels is 'binary', and names holds {len(self.names)} classes; expected one name, or "
-                "'map'"
-            )
-        if self.kind is None and self.names and not (len(self.names) == 1 and {*self.names} <= {1, 255}):
-            object.__setattr__(self, "kind", "map")
+    @property
+    def by_colour(self) -> bool:
+        """Whether names, or what is unknown, are colours."""
+        return any(isinstance(key, tuple) for key in (*self.names, self.unknown))
+
+
+def labels_of(kind: str | None, names: Mapping[Key, str] | None, unknown: Key | None) -> Labels:
+    """What a person says of masks; without a kind they are binary, but for names of several classes.
+
+    Raises:
+        CdfssError: says which of the three cannot be, and what is expected.
+    """
+    if kind not in ("binary", "map", None):
+        raise CdfssError(f"labels is {kind!r}; expected 'binary' or 'map'")
+    known = _names(names)
+    if unknown is not None and not _is_colour(unknown) and not _is_value(unknown):
+        raise CdfssError(f"unknown is {unknown!r}; expected a value from 0 to 255, such as 255")
+    if unknown is not None and unknown in known:
+        raise CdfssError(f"{shown(unknown)} is unknown and {known[unknown]!r}; choose one")
+    if known and unknown is not None and _is_colour(next(iter(known))) != _is_colour(unknown):
+        kinds = "colours" if _is_colour(next(iter(known))) else "values"
+        raise CdfssError(
+            f"names are of {kinds}, such as {shown(next(iter(known)))}, and unknown is {shown(unknown)}; "
+            "expected both in the same way"
+        )
+    if kind == "binary" and len(known) > 1:
+        raise CdfssError(
+            f"labels is 'binary', and names holds {len(known)} classes; expected one name, or 'map'"
+        )
+    if kind == "binary" or (kind is None and (not known or (len(known) == 1 and {*known} <= {1, 255}))):
+        return Labels("binary", known, unknown)
+    return Labels("map", known, unknown)
 
 
 def label_map(mask: Picture, meaning: Labels, reading: Reading) -> np.ndarray:
@@ -70,7 +78,7 @@ def label_map(mask: Picture, meaning: Labels, reading: Reading) -> np.ndarray:
         ValueError: says in one line what is wrong with it.
     """
     source = source_of(mask, is_mask=True)
-    by_colour = any(map(_is_colour, [*meaning.names, meaning.unknown]))
+    by_colour = meaning.by_colour
     with opened(source, reading) as image:
         mode = image.mode
     if mode in ("1", "L", "F") or mode.startswith("I") or (mode == "P" and not by_colour):
@@ -144,7 +152,7 @@ def _some(keys: list[str]) -> str:
     return f"the {'colours' if keys[0].startswith('#') else 'values'} {listed}"
 
 
-def areas_of(values: np.ndarray) -> list[tuple[int | Colour, np.ndarray]]:
+def areas_of(values: np.ndarray) -> list[tuple[Key, np.ndarray]]:
     """Each value of (H, W), or colour of (H, W, 3), with its pixels, (H, W) bool."""
     if values.ndim == 2:
         return [(int(value), values == value) for value in np.flatnonzero(np.bincount(values.ravel()))]
@@ -155,15 +163,15 @@ def areas_of(values: np.ndarray) -> list[tuple[int | Colour, np.ndarray]]:
     ]
 
 
-def _names(names) -> dict[int | Colour, str]:
+def _names(names: Any) -> dict[Key, str]:
     """Names by value or colour, checked, without background."""
     if names is None:
         return {}
     if not isinstance(names, Mapping) or not names:
         raise CdfssError(f"names is {names!r}; expected names by value, such as {{1: 'road', 2: 'water'}}")
-    kept: dict[int | Colour, str] = {}
+    kept: dict[Key, str] = {}
     for key, name in names.items():
-        key = tuple(map(int, key)) if isinstance(key, tuple | list) else key
+        key = tuple(map(int, key)) if isinstance(key, tuple) else key
         if not (_is_colour(key) or _is_value(key)):
             raise CdfssError(
                 f"names: {key!r} is no value from 1 to 255 and no colour such as (255, 0, 0); expected one "
@@ -182,20 +190,20 @@ def _names(names) -> dict[int | Colour, str]:
                 f"names: {name!r} stands for several values; give each class a name of its own"
             )
         else:
-            kept[key if _is_colour(key) else int(key)] = name.strip()
+            kept[key if isinstance(key, tuple) else int(key)] = name.strip()
     if len({_is_colour(key) for key in kept}) > 1:
         raise CdfssError("names: some are of values and some of colours; expected one or the other")
     return kept
 
 
-def _is_colour(key) -> bool:
-    return isinstance(key, tuple) and len(key) == 3 and all(0 <= part <= 255 for part in key)
+def _is_colour(key: Any) -> bool:
+    return isinstance(key, tuple) and len(key) == 3 and all(0 <= int(part) <= 255 for part in key)
 
 
-def _is_value(key) -> bool:
-    return isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key <= 255
+def _is_value(key: Any) -> bool:
+    return isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= int(key) <= 255
 
 
-def shown(key: int | Colour) -> str:
+def shown(key: object) -> str:
     """A value as it is, a colour as #rrggbb."""
     return "#{:02x}{:02x}{:02x}".format(*key) if isinstance(key, tuple) else str(key)

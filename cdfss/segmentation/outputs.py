@@ -39,12 +39,11 @@ def write_mask(
 def write_probability(path: str | Path, probability: np.ndarray) -> None:
     """Probability (H, W) in 0..1: float32 in a .tif; or whole numbers of 16 bits in a .png, 65535 for 1."""
     if Path(path).suffix == ".tif":
-        _save(
-            Image.fromarray(probability.astype(np.float32)), path, "TIFF", compression="tiff_adobe_deflate"
-        )
+        _save(Image.fromarray(probability.astype(np.float32)), path, "TIFF")
     else:
         values = probability.astype(np.float32) * 65535
-        _save(Image.fromarray(np.rint(values, out=values).astype(np.uint16)), path, "PNG")
+        image = Image.fromarray(np.rint(values, out=values).astype(np.uint16))
+        _save(image, path, "PNG", compress_level=1)  # more takes longer and saves nothing
 
 
 def write_json(path: str | Path, content) -> None:
@@ -216,7 +215,8 @@ def annotations(shape: tuple[int, int], regions: Regions, values: Classes) -> li
 
 def coco(made: list[dict], values: Classes) -> dict:
     """COCO's file of pictures that are made: file, height, width, and their `annotations` as "coco"."""
-    images, found = [], []
+    images: list[dict] = []
+    found: list[dict] = []
     for number, entry in enumerate(made, 1):
         size = {"width": entry["width"], "height": entry["height"]}
         images.append({"id": number, "file_name": entry["file"], **size})

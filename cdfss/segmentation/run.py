@@ -31,10 +31,11 @@ USUAL = ("overlays", "areas")
 RECORD = "made.jsonl"
 UNSAFE = '/\\:*?"<>|'  # in names of folders on one system or another
 
-# Seconds a megapixel: for reading a picture and writing what is of it, and for a class's probability.
-SECONDS_OF_FILES, SECONDS_OF_PROBABILITY = 0.2, 0.5
+# Seconds a megapixel: for reading a picture and writing what is of it, for its polygons, and for the
+# probability of a class.
+SECONDS_OF_FILES, SECONDS_OF_POLYGONS, SECONDS_OF_PROBABILITY = 0.15, 0.2, 0.2
 # Bytes a pixel: picture, decoder, label map, numbers of regions; a class's probability, in parts and whole.
-BYTES, BYTES_OF_PROBABILITY = 20, 8
+BYTES, BYTES_OF_PROBABILITY = 16, 8
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,9 @@ def _work(query: Query, segmenter: "Segmenter", write: Collection[str], value_ra
         views = len(tiles.starts(height, tile)) * len(tiles.starts(width, tile))
     pixels = height * width
     of_classes = len(segmenter.classes) if _needs_probabilities(write) else 0
-    seconds = pixels / 1e6 * (SECONDS_OF_FILES + SECONDS_OF_PROBABILITY * of_classes)
-    return Work(views, seconds, pixels * (BYTES + BYTES_OF_PROBABILITY * of_classes))
+    seconds = SECONDS_OF_FILES + SECONDS_OF_PROBABILITY * of_classes
+    seconds += SECONDS_OF_POLYGONS * bool({"polygons", "coco"} & set(write))
+    return Work(views, pixels / 1e6 * seconds, pixels * (BYTES + BYTES_OF_PROBABILITY * of_classes))
 
 
 def _seconds_of_view(segmenter: "Segmenter") -> float:

@@ -17,11 +17,13 @@ from cdfss.segmentation import pairing
 from cdfss.segmentation.labels import (
     MOST_CLASSES,
     Colour,
+    Key,
     Labels,
     areas_of,
     binary,
     is_grey,
     label_map,
+    labels_of,
     shown,
 )
 from cdfss.segmentation.sources import Picture, decoded, each, name_of, own_reading, source_of, title_of
@@ -93,8 +95,8 @@ def read(
     masks: pairing.Paths | None = None,
     *,
     labels: Literal["binary", "map"] | None = None,
-    unknown: int | Colour | None = None,
-    names: Mapping[int | Colour, str] | None = None,
+    unknown: Key | None = None,
+    names: Mapping[Key, str] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Supports:
     """Labelled pictures from files.
@@ -112,7 +114,7 @@ def read(
     Raises:
         CdfssError: lists every file that cannot be used, with what to do.
     """
-    meaning, reading = Labels(labels, names, unknown), own_reading(value_range)
+    meaning, reading = labels_of(labels, names, unknown), own_reading(value_range)
     found = pairing.find(supports, masks)
     if found.problems:
         raise CdfssError(listed(found.place, found.problems))
@@ -125,8 +127,8 @@ def read(
 def of_arrays(
     pictures: Picture | Sequence[Picture],
     masks: Picture | Sequence[Picture] | Mapping[str, Picture | Sequence[Picture]],
-    names: Mapping[int | Colour, str] | None = None,
-    unknown: int | Colour | None = None,
+    names: Mapping[Key, str] | None = None,
+    unknown: Key | None = None,
 ) -> Supports:
     """Labelled pictures from arrays, paths or Pillow's images.
 
@@ -159,7 +161,7 @@ def of_arrays(
             if mask is not None:
                 given_items.append((name_of(picture, number), picture, mask, name))
     maps = None in of_class and names is None and any(_holds_classes(mask) for _, _, mask, _ in given_items)
-    meaning = Labels("map" if maps else None, names, unknown)
+    meaning = labels_of("map" if maps else None, names, unknown)
     place = "images and masks"
     items, problems = decode(given_items, meaning, own_reading())
     if problems:
@@ -308,7 +310,10 @@ def by_class(place: str, items: list[Item], meaning: Labels) -> Supports:
             f"{place}: every class has masks of its own here, and names or labels='map' (--labels map) are "
             "for masks that hold several; leave them out, or put all masks into one folder"
         )
-    return (_of_label_maps if meaning.kind == "map" else _of_binary)(place, items, meaning)
+    found = (_of_label_maps if meaning.kind == "map" else _of_binary)(place, items, meaning)
+    if len(found.classes) > 255:
+        raise CdfssError(f"{place}: has {len(found.classes)} classes; a label map holds 255 at most")
+    return found
 
 
 def _of_binary(place: str, items: list[Item], meaning: Labels) -> Supports:
@@ -318,8 +323,6 @@ def _of_binary(place: str, items: list[Item], meaning: Labels) -> Supports:
         name = unnamed if item.class_name is None else str(item.class_name)
         support = Support(item.name, item.picture, item.mask, item.unknown)
         classes.setdefault(name, []).append(support)
-    if len(classes) > 255:
-        raise CdfssError(f"{place}: has {len(classes)} classes; a label map holds 255 at most")
     complete = len(classes) == 1
     for name, supports in classes.items():
         _must_show(place, name, supports)
@@ -335,16 +338,14 @@ def _of_binary(place: str, items: list[Item], meaning: Labels) -> Supports:
 
 def _of_label_maps(place: str, items: list[Item], meaning: Labels) -> Supports:
     """Supports of all classes from label maps: of colours if one of them has any, else of values."""
-    in_colours = not all(is_grey(item.mask) for item in items) or any(
-        isinstance(k, tuple) for k in meaning.names
-    )
-    found: dict = {}  # value or colour -> (H, W) bool by number of the item
+    in_colours = meaning.by_colour or not all(is_grey(item.mask) for item in items)
+    found: dict[Key | None, dict[int, np.ndarray]] = {}  # (H, W) bool, then by number of the item
     for number, item in enumerate(items):
         for key, area in areas_of(_in_one_way(item, in_colours)):
             found.setdefault(key, {})[number] = area
     unknown = found.pop(meaning.unknown, {})
     found.pop((0, 0, 0) if in_colours else 0, None)
-    keys = list(meaning.names) or sorted(found)
+    keys: list = list(meaning.names) or sorted(found)
     _must_be_classes(found, keys, items, meaning)
     if not keys:
         raise CdfssError(f"{place}: the label maps hold nothing but background (0, black)")
@@ -356,10 +357,11 @@ def _of_label_maps(place: str, items: list[Item], meaning: Labels) -> Supports:
             mask = areas.get(number, np.zeros(item.picture.shape[:2], bool))
             classes[name].append(Support(item.name, item.picture, mask, unknown.get(number)))
         _must_show(place, name, classes[name], shown(key))
-    key_of = dict(zip(classes, keys))
+    values = {name: key for name, key in zip(classes, keys) if isinstance(key, int)}
+    colours = {name: key for name, key in zip(classes, keys) if isinstance(key, tuple)}
     if in_colours:
-        return Supports(classes, {name: n for n, name in enumerate(classes, 1)}, key_of, True)
-    return Supports(classes, key_of, _palette(items[0], key_of) or _colours(list(classes)), True)
+        return Supports(classes, {name: number for number, name in enumerate(classes, 1)}, colours, True)
+    return Supports(classes, values, _palette(items[0], values) or _colours(list(classes)), True)
 
 
 def _in_one_way(item: Item, in_colours: bool) -> np.ndarray:
@@ -428,16 +430,17 @@ def _colours(names: Sequence[str]) -> dict[str, Colour]:
     """A colour for each class: those of COLOURS, then hues far from one another."""
     more = range(len(names) - len(COLOURS))
     hues = (colorsys.hsv_to_rgb((0.13 + 0.618034 * number) % 1, 0.75, 0.95) for number in more)
-    made = [*COLOURS, *(tuple(round(255 * part) for part in hue) for hue in hues)]
-    return dict(zip(names, made))
+    made = [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
+    return dict(zip(names, [*COLOURS, *made]))
 
 
 def _palette(item: Item, values: dict[str, int]) -> dict[str, Colour]:
     """Colours of classes in the palette of a mask, if it has a colour of its own for each."""
     with opened(source_of(item.source[1], is_mask=True), own_reading()) as image:
         flat = image.getpalette("RGB") if image.mode == "P" else None
-    if not flat or len(flat) <= 3 * max(values.values()):
+    if not flat or len(flat) < 3 * (max(values.values()) + 1):
         return {}
-    colours = {name: tuple(flat[3 * value : 3 * value + 3]) for name, value in values.items()}
+    palette = list(zip(flat[::3], flat[1::3], flat[2::3]))
+    colours = {name: palette[value] for name, value in values.items()}
     distinct = len(set(colours.values())) == len(colours)
     return colours if distinct and all(len(set(colour)) > 1 for colour in colours.values()) else {}

@@ -23,6 +23,8 @@ SECTIONS = {
     },
     "Reproduce and evaluate": {
         "init": "init:init",
+        "doctor": "doctor:doctor",
+        "estimate": "estimate:estimate",
         "status": "status:status",
         "spent": "spent:spent",
         "verify": "verify:verify",

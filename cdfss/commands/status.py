@@ -13,7 +13,9 @@ from cdfss.errors import CdfssError
 
 @click.command()
 @click.option(
-    "--configfile", type=click.Path(path_type=Path), help="The run's configuration; by default the paper's."
+    "--configfile",
+    type=click.Path(path_type=Path),
+    help="The run's configuration; by default config/config.yaml.",
 )
 @as_json
 def status(configfile: Path | None, as_json: bool) -> None:

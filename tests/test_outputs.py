@@ -339,6 +339,19 @@ def test_a_bad_picture_is_told_and_does_not_end_the_rest(folder):
     assert run(folder).kept == summary.made
 
 
+def test_a_picture_that_takes_too_much_memory_does_not_end_the_rest(folder):
+    class Greedy(Bright):
+        def predict(self, picture):
+            if picture.shape[0] == 21:
+                raise MemoryError
+            return super().predict(picture)
+
+    summary = run(folder, Greedy())
+    said = "needs more memory than there is; cut it into smaller pictures"
+    assert summary.failed == {"b ü": f"{folder / 'b ü.jpg'}: {said}"}
+    assert len(summary.made) == 2
+
+
 def test_pictures_that_go_or_come_during_a_run_do_not_end_it(folder):
     waiting = queries(folder)
     (folder / "a.png").unlink()

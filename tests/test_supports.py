@@ -272,6 +272,23 @@ def test_outputs_of_an_earlier_run_are_no_queries(tmp_path):
         queries(tmp_path, tmp_path)
 
 
+def test_masks_of_any_earlier_run_are_no_queries(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "earlier" / "a.png")
+    picture(tmp_path / "earlier" / "overlays" / "a.jpg")
+    (tmp_path / "earlier" / "made.jsonl").write_text("")
+    assert [query.path for query in queries(tmp_path)] == [tmp_path / "a.png"]
+    assert len(queries(tmp_path / "earlier")) == 2  # when they are asked for
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"a\xff.png")
+    with open(picture(tmp_path / "b.png"), "rb") as file, open(path, "wb") as other:
+        other.write(file.read())
+    with pytest.raises(CdfssError, match=r"a\\xff\.png: its name is not UTF-8; rename it"):
+        queries(tmp_path)
+
+
 def test_a_query_is_read_upright_and_deep_ones_in_their_range(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -515,10 +532,19 @@ WRONG = {
         {"supports": "f"},
         r"f/sea: is a folder without pictures",
     ),
-    "several things at once": (
-        lambda r: [picture(r / "images/b.jpg"), picture(r / "images/c.jpg")],
+    "one thing in several files": (
+        lambda r: [picture(r / f"images/{name}.jpg") for name in "bcdef"],
         {},
-        r"2 files cannot be used\n  .*b\.jpg: image without a mask\n  .*c\.jpg: image without a mask$",
+        r"^images/b\.jpg, images/c\.jpg, images/d\.jpg and 2 more: image without a mask$",
+    ),
+    "several things at once": (
+        lambda r: [
+            picture(r / "images/b.jpg"),
+            save(r / "masks/c.png", shape()),
+            write(r / "images/x.txt"),
+        ],
+        {},
+        r"3 files cannot be used\n  .*x\.txt: is not a pict.*\n  .*b\.jpg: image with.*\n  .*c\.png: mask without",
     ),
 }
 
@@ -615,7 +641,8 @@ def test_check_lists_all_problems(tmp_path):
     assert checked.supports is None
     with pytest.raises(CdfssError, match="mend these first"):
         checking.write_sheet(tmp_path / "sheet.png", checked)
-    (tmp_path / "masks/a.png").unlink()
+    for number in range(12):
+        save(tmp_path / "masks" / f"lone{number}.png", shape(size=(51 + number, 30)))
     with pytest.raises(
         CdfssError, match=r"(?s)13 files cannot be used.*and 3 more; see them with: cdfss check"
     ):

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cdfss.data.listing import (
     Problem,
     contents,
     is_left_behind,
+    is_utf8,
     match_masks,
     permitted,
     pictures_in,
@@ -23,6 +24,7 @@ from cdfss.errors import CdfssError
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
+RECORD = "made.jsonl"  # what a run writes of each picture; masks lie beside it
 LOSSY = {".jpg", ".jpeg", ".webp"}  # what pictures are saved as, and masks are not
 LAYOUT = (
     "images/ and masks/ with the same names, a folder with both for every class, or pictures beside their "
@@ -90,10 +92,10 @@ def find(supports: Paths, masks: Paths | None = None) -> Found:
 def files(given: Paths, what: str = "picture") -> list[Path]:
     """Pictures that paths, folders and globs name, each once, in order; sub-folders are looked through.
 
-    Files of other kinds in a folder are passed over, those that were named are not.
+    In a folder, files of other kinds are passed over, and folders that hold masks of an earlier run.
 
     Raises:
-        CdfssError: names a path or a glob that leads to nothing.
+        CdfssError: names a path or a glob that leads to nothing, and a name that is no text.
     """
     chosen: dict[Path, Path] = {}
     for path in _expanded(given, what):
@@ -107,13 +109,18 @@ def files(given: Paths, what: str = "picture") -> list[Path]:
         else:
             new = [path]
         for file in new:
+            if not is_utf8(str(file)):
+                raise CdfssError(str(Problem(file, "its name is not UTF-8; rename it")))
             chosen.setdefault(file.resolve(), file)
     return list(chosen.values())
 
 
-def _walk(root: Path):
-    """Like os.walk, in order of names, without what systems leave behind."""
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Like os.walk, in order of names, without what systems leave behind and masks of earlier runs."""
     for at, inner, names in os.walk(root):
+        if RECORD in names and at != str(root):
+            inner.clear()
+            continue
         inner[:] = sorted(name for name in inner if not is_left_behind(name))
         yield at, inner, names
 

@@ -19,6 +19,7 @@ from cdfss.running.files import file_hash, forbidden, replacing
 from cdfss.running.progress import clock
 from cdfss.running.provenance import digest
 from cdfss.segmentation import outputs, tiles
+from cdfss.segmentation.pairing import RECORD
 from cdfss.segmentation.sources import own_reading
 from cdfss.segmentation.supports import Query, read_query
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 # What can be written besides masks.
 WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
 USUAL = ("overlays", "areas")
-RECORD = "made.jsonl"
 UNSAFE = '/\\:*?"<>|'  # in names of folders on one system or another
 
 # Seconds a megapixel: for reading a picture and writing what is of it, for its polygons, and for the
@@ -122,12 +122,10 @@ def segment_all(
         before, started = len(queries) - len(waiting), time.monotonic()
         for number, (query, content, _) in enumerate(waiting, 1):
             try:
-                picture = read_query(query, value_range)
-                labels, probabilities = _segmented(segmenter, picture, write)
-            except (CdfssError, MemoryError) as error:
+                made = _segment(segmenter, query, out, write, value_range)
+            except (_Unsegmented, MemoryError) as error:
                 fail(query, error)
             else:
-                made = _write(segmenter, query, picture, labels, probabilities, out, write)
                 record.add(made | {"sha256": content, "model": model})
                 summary.made.append(query.name)
             pace = (time.monotonic() - started) / max(sum(expected[:number]), 1e-9)
@@ -280,12 +278,28 @@ def _needs_probabilities(write: Collection[str]) -> bool:
     return "probabilities" in write or "probabilities-float" in write
 
 
-def _segmented(segmenter: "Segmenter", picture, write) -> tuple[np.ndarray, np.ndarray | None]:
-    """Label map of a picture, and its probabilities where they are to be written."""
-    if not _needs_probabilities(write):
-        return segmenter.predict(picture), None  # in strips, which takes less memory
-    probabilities = segmenter.probabilities(picture)
-    return segmenter.labels(probabilities), probabilities
+class _Unsegmented(CdfssError):
+    """A picture that cannot be read or segmented; others may."""
+
+
+def _segment(segmenter: "Segmenter", query: Query, out: Path, write: Collection[str], value_range) -> dict:
+    """Segment a picture and write what is wanted; what the record says of it.
+
+    Raises:
+        _Unsegmented: for this picture.
+        CdfssError: when nothing can be written.
+    """
+    probabilities = None
+    try:
+        picture = read_query(query, value_range)
+        if _needs_probabilities(write):
+            probabilities = segmenter.probabilities(picture)
+            labels = segmenter.labels(probabilities)
+        else:
+            labels = segmenter.predict(picture)  # in strips, which takes less memory
+    except CdfssError as error:
+        raise _Unsegmented(str(error)) from error
+    return _write(segmenter, query, picture, labels, probabilities, out, write)
 
 
 def _told(query: Query, error: BaseException) -> str:

@@ -234,13 +234,20 @@ def read_query(query: Query | Picture, value_range: tuple[float, float] | None =
 
 
 def listed(place: str, problems: Iterable[Problem]) -> str:
-    """A message of all problems, one a line."""
-    lines = [str(problem) for problem in problems]
+    """A message of all problems, one a line; files that have the same one stand together."""
+    files: dict[str, list[str]] = {}
+    for problem in problems:
+        files.setdefault(problem.what, []).append(str(problem).removesuffix(f": {problem.what}"))
+    lines = []
+    for what, paths in files.items():
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        lines.append(f"{', '.join(paths[:3])}{more}: {what}")
     if len(lines) == 1:
         return lines[0]
-    more = [f"  and {len(lines) - SHOWN} more; see them with: cdfss check"] if len(lines) > SHOWN else []
-    return "\n".join(
-        [f"{place}: {len(lines)} files cannot be used", *(f"  {x}" for x in lines[:SHOWN]), *more]
+    number = sum(map(len, files.values()))
+    more = f"\n  and {len(lines) - SHOWN} more; see them with: cdfss check" if len(lines) > SHOWN else ""
+    return (
+        f"{place}: {number} files cannot be used" + "".join(f"\n  {line}" for line in lines[:SHOWN]) + more
     )
 
 

@@ -301,6 +301,7 @@ def test_what_is_made_and_unchanged_is_kept(folder):
     assert run(folder, Bright(method="other"), write=("polygons",)).made != []  # not written before
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "z.png")
     assert run(folder, Bright(method="other"), write=("polygons",)).made == ["z"]
+    assert len(run(folder, Bright(method="other"), write=("polygons",), value_range=(0, 255)).made) == 4
     assert len((out / "areas.csv").read_text("utf-8").splitlines()) == 4
 
 
@@ -377,8 +378,9 @@ def test_time_and_memory_are_said_before_and_time_left_while_it_runs(folder):
     run(folder, say=said.append, progress=lambda *state: left.append(state))
     assert said[0].startswith("4 pictures to segment in 8 tiles: about 0:00:0")
     assert said[0].endswith("GB of memory besides the model's")
-    assert [state[:2] for state in left] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [state[:2] for state in left] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert left[0][2] > left[-1][2] == 0
+    assert all(state[2] > 0 for state in left[:-1])
     run(folder, say=said.append)
     assert said[1:] == ["4 pictures were segmented before and are kept"]
 

@@ -97,7 +97,7 @@ def segment_all(
     """
     begin, out = time.monotonic(), Path(out)
     _check(queries, out, write)
-    model = model_hash(segmenter)
+    model = model_hash(segmenter, value_range)
     summary = Summary()
 
     def fail(query, error):
@@ -120,6 +120,7 @@ def segment_all(
             say(line)
         expected = [view * work.views + work.seconds for *_, work in waiting]
         before, started = len(queries) - len(waiting), time.monotonic()
+        progress(before, len(queries), sum(expected))
         for number, (query, content, _) in enumerate(waiting, 1):
             try:
                 made = _segment(segmenter, query, out, write, value_range)
@@ -135,9 +136,9 @@ def segment_all(
     return summary
 
 
-def model_hash(segmenter: "Segmenter") -> str:
-    """Of what a segmenter was made from, and of how its classes are written."""
-    return digest([segmenter.how, segmenter.values, segmenter.colours])
+def model_hash(segmenter: "Segmenter", value_range: tuple[float, float] | None) -> str:
+    """Of what a segmenter was made from, how its classes are written, and how pictures are read."""
+    return digest([segmenter.how, segmenter.values, segmenter.colours, value_range])
 
 
 def _check(queries: Sequence[Query], out: Path, write: Collection[str]) -> None:
@@ -168,7 +169,7 @@ class _Record:
         self.made: dict[str, dict] = {}
         file.seek(0)
         content = file.read()
-        for line in content.splitlines():
+        for line in content.split("\n"):  # splitlines would split names that hold other separators
             try:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError):  # the last line of a run that was killed

@@ -114,6 +114,10 @@ def test_hsnet_keeps_the_contract(settings, checkpoint):
         (("self.settings.level, ", "np.random.rand(), "), "for the same input the second time"),
         (("        pass", "        self.n = getattr(self, 'n', 0) + 1; self.settings = "
           "self.Settings(level=min(1, self.n / 99))"), "for episodes one by one, in another order"),
+        (("        pass", "        pass\n\n    def learnt(self):\n        return {'n': np.ones(1)}"),
+          r"NotImplementedError: Mine has no recall"),
+        (("        pass", "        pass\n\n    def learnt(self):\n        return 5"), "learnt returned 5"),
+        (("        pass", "        pass\n\n    takes_unknown = True"), r"TypeError: .*fit.. takes 3 pos"),
     ],
 )  # fmt: skip
 def test_a_method_that_breaks_the_contract_is_told_what_and_where(change, message, mine):

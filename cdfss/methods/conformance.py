@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cdfss.errors import CdfssError
-from cdfss.methods import calling, known
+from cdfss.methods import calling, known, own
 from cdfss.methods.contract import COUNTS, Given, Settings
 
 ALIKE = 1e-4  # probabilities of a batch and of one by one; sums of floating point numbers differ
@@ -110,6 +110,7 @@ def _checks(name: str, found, given: Given, settings: dict) -> Iterator[str]:
         )
         if k == found.least_supports:
             yield "several queries of one episode give what each gives alone"
+            yield from _kept(name, method, calling.build(name, settings, given), *drawn)
 
 
 def _ends_in_words(name, method, supports, masks, queries, truths, kind: str) -> None:
@@ -122,6 +123,33 @@ def _ends_in_words(name, method, supports, masks, queries, truths, kind: str) ->
             f"method {name!r}: support masks that are {kind} end in: {error}; segment something, or raise "
             "a CdfssError that says what was found and what to do"
         ) from error
+
+
+def _kept(name, method, other, supports, masks, queries, truths) -> Iterator[str]:
+    """What `learnt` gives serves another one of the same method; and unknown pixels are taken."""
+    given = supports[0], masks[0], queries[:1], truths[:1]
+    support, mask, query, truth = (part[None] for part in given) if method.batched else given
+
+    def predicted(of):
+        return _together([calling.checked(name, calling.predict(of, query, truth), query.shape[:-1])])
+
+    with own.told(name, "method", calling.BrokenContract):
+        method.fit(support, mask)
+        expected, learnt = predicted(method), method.learnt()
+    if not isinstance(learnt, dict) or not all(isinstance(v, np.ndarray) for v in learnt.values()):
+        raise CdfssError(f"method {name!r}: learnt returned {learnt!r:.200}; expected arrays by names")
+    if learnt:
+        with own.told(name, "method", calling.BrokenContract):
+            other.recall(support, mask, learnt)
+        _alike(name, predicted(other), expected, 0.0, "after recall of what another one had learnt")
+        yield "what was learnt can be kept, and taken up again"
+    if method.takes_unknown:
+        unknown = np.zeros_like(mask)
+        unknown[..., : mask.shape[-1] // 4] = True
+        with own.told(name, "method", calling.BrokenContract):
+            method.fit(support, mask & ~unknown, unknown)
+            predicted(method)
+        yield "unknown pixels of supports are taken"
 
 
 def _segment(name, method, *episodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -110,10 +110,10 @@ def fit_supports(
         raise CdfssError(f"tile is {tile!r}; expected a whole number of pixels, at least {LEAST_SIZE}")
     remarks: list[str] = []
     if method == "auto":
-        from cdfss.segmentation import trust
-
         if settings:
             raise CdfssError("settings are those of one method, and method 'auto' chooses; name the method")
+        from cdfss.segmentation import trust
+
         best, remark = trust.choose(
             supports,
             backbone=backbone,

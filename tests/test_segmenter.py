@@ -10,6 +10,7 @@ from made_network import discs, iou
 from PIL import Image
 
 import cdfss
+from cdfss.data.pictures import nearest
 from cdfss.errors import CdfssError
 from cdfss.segmentation import saved, tiles
 from cdfss.segmentation.segmenter import fit_supports
@@ -307,6 +308,31 @@ def test_an_object_that_vanishes_at_the_size_is_said():
     mask[1, 1] = True
     with pytest.raises(CdfssError, match=r"'disc' .1 of 96 x 96 pixels. vanishes at size 32; take a"):
         fit_supports(supports(disc=[(PICTURES[0], mask)]), **(QUICK | {"size": 32}))
+
+
+def test_a_picture_of_several_classes_is_kept_once(tmp_path):
+    both = cdfss.fit([PICTURES[0]], {"in": [MASKS[0]], "out": [~MASKS[0]]}, method="copy", size=64)
+    both.save(tmp_path / "both.cdfss")
+    assert (tmp_path / "both.cdfss").stat().st_size < 3 * 64**2 + 2 * 64**2 // 8 + 3000
+    loaded = cdfss.load(tmp_path / "both.cdfss")
+    assert loaded.classes == ("in", "out")
+    assert np.array_equal(loaded.predict(PICTURES[0]) == 2, nearest_at_own_size(~MASKS[0]))
+
+
+def nearest_at_own_size(mask):
+    """Where the mask, seen at 64 x 64, has 0.5 back at its own size."""
+    seen = Image.fromarray(nearest(mask, 64).astype(np.float32))
+    return np.array(seen.resize(mask.shape[::-1], Image.Resampling.BILINEAR)) > 0.5
+
+
+def test_auto_takes_what_trust_chooses_and_says_so(monkeypatch):
+    from cdfss.segmentation import trust
+
+    chosen = trust.Candidate("copies", "copy"), "copies it is"
+    monkeypatch.setattr(trust, "choose", lambda supports, **given: chosen)
+    how = cdfss.fit([PICTURES[0]], [MASKS[0]], method="auto", size=64).how
+    assert how["method"] == "copy"
+    assert how["remarks"] == ["copies it is"]
 
 
 def test_too_little_memory_is_said_with_what_helps(fitted, monkeypatch):

@@ -23,16 +23,16 @@ def resized(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def at_size(supports: Supports, size: int) -> Supports:
-    """Supports as methods see them, (size, size); a picture of several classes stays one array.
+    """Supports as methods see them, (size, size); a picture of several classes is one array.
 
     Raises:
         CdfssError: for a mask whose foreground is too small to be seen.
     """
-    pictures: dict[int, np.ndarray] = {}
+    pictures: dict[bytes, np.ndarray] = {}
 
     def seen(label: str, one: Support) -> Support:
-        if id(one.picture) not in pictures:
-            pictures[id(one.picture)] = resized(one.picture, size)
+        picture = resized(one.picture, size)
+        picture = pictures.setdefault(picture.tobytes(), picture)
         mask = nearest(one.mask, size)
         if one.mask.any() and not mask.any():
             raise CdfssError(
@@ -41,7 +41,7 @@ def at_size(supports: Supports, size: int) -> Supports:
                 "size, or tile with less than the picture's side"
             )
         unknown = None if one.unknown is None else nearest(one.unknown, size)
-        return Support(one.name, pictures[id(one.picture)], mask, unknown)
+        return Support(one.name, picture, mask, unknown)
 
     classes = {label: [seen(label, one) for one in of] for label, of in supports.classes.items()}
     return Supports(classes, supports.values, supports.colours, supports.complete)

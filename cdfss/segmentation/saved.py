@@ -86,7 +86,7 @@ def read(path: str | Path) -> tuple[Supports, dict[str, Any], Learnt]:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     entry = _entry(path, text)
-    facts = {key: entry.get(key) for key in ("how", "complete", "classes")}
+    facts: dict[str, Any] = {key: entry.get(key) for key in ("how", "complete", "classes")}
     if entry.get("sha256") != _digest(facts, arrays):
         raise _damaged(path, "its content is not what was written")
     try:

@@ -118,8 +118,8 @@ def fit_supports(
             supports,
             backbone=backbone,
             size=size,
-            checkpoint=checkpoint,
-            weights=weights,
+            checkpoint=checkpoint and str(checkpoint),
+            weights=weights and str(weights),
             device=device,
             seed=seed,
         )
@@ -239,14 +239,19 @@ class Segmenter:
         Raises:
             CdfssError: for a picture that cannot be read, and when there is too little memory.
         """
-        return np.concatenate(list(self._strips(picture)), 1)
+        whole, done = read_query(picture), 0
+        found = np.empty((len(self.classes), *whole.shape[:2]), np.float32)
+        for strip in self._strips(whole):
+            found[:, done : done + strip.shape[1]] = strip
+            done += strip.shape[1]
+        return found
 
     def predict(self, picture: Picture) -> np.ndarray:
         """A label map of a picture at its own size, (H, W) uint8: `values` of classes, 0 for background.
 
         Args, raises: as `probabilities`.
         """
-        return np.concatenate([self.labels(strip) for strip in self._strips(picture)])
+        return np.concatenate([self.labels(strip) for strip in self._strips(read_query(picture))])
 
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
         """(C, H, W) -> label map (H, W) uint8: the most probable class from 0.5 on, else background."""
@@ -294,9 +299,8 @@ class Segmenter:
             device=self._device,
         )
 
-    def _strips(self, picture: Picture) -> Iterator[np.ndarray]:
-        """Probabilities of parts of a picture from top to bottom, (C, rows, W) each."""
-        whole = read_query(picture)
+    def _strips(self, whole: np.ndarray) -> Iterator[np.ndarray]:
+        """Probabilities of parts of a picture (H, W, 3) from top to bottom, (C, rows, W) each."""
         shape, tile = whole.shape[:2], self.how["tile"]
         if tiles.is_large(shape, tile):
             yield from tiles.blended(shape, tile, lambda rows, columns: self._seen(whole[rows, columns]))

@@ -54,14 +54,13 @@ def blended(
     """
     (height, width), (down, across) = shape, (weights(side, tile) for side in shape)
     tops, lefts = starts(height, tile), starts(width, tile)
-    kept: np.ndarray | None = None  # sums from `done` on
-    done = 0
+    kept, done = np.empty(0, np.float32), 0  # (C, rows, W) sums from row `done` on
     for number, top in enumerate(tops):
         rows = slice(top, min(top + tile, height))
         for place, left in enumerate(lefts):
             columns = slice(left, min(left + tile, width))
             found = predict(rows, columns)
-            if kept is None:
+            if not kept.size:
                 kept = np.zeros((len(found), rows.stop - rows.start, width), np.float32)
             share = down[number, rows, None] * across[place, None, columns]
             kept[:, top - done :, columns] += found * share

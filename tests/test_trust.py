@@ -94,7 +94,7 @@ def test_of_two_supports_none_is_accused(given):
 
 def test_a_single_support_is_tried_on_a_changed_copy_and_called_weak(reported):
     told = reported(as_supports(disc=of_discs(1)))
-    assert any("weak" in remark and "p0" in remark for remark in told.remarks)
+    assert any("weak evidence" in remark for remark in told.remarks)
     assert "changed copies" in told.why
     assert told.disagreement == ()
     assert [row.support for row in told.loo if row.method == "ridge"] == ["p0"]
@@ -197,8 +197,8 @@ def test_a_tie_goes_to_the_first(scripted):
 
 
 def test_it_is_said_when_a_predictor_that_looks_at_nothing_is_as_good(scripted):
-    assert "nothing of use was learnt" in scripted(ridge=0.5, copy=0.6).why
-    assert "nothing of use was learnt" not in scripted(ridge=0.7, copy=0.6).why
+    assert "no sign that anything of use" in scripted(ridge=0.5, copy=0.6).why
+    assert "no sign that anything of use" not in scripted(ridge=0.7, copy=0.6).why
 
 
 def test_an_interval_is_stated_from_as_many_numbers_as_anywhere_else(scripted):

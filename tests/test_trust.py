@@ -303,6 +303,7 @@ def test_a_page_of_several_classes_names_each(reported):
     told = reported(as_supports(red=first, blue=second), [("q", first[0].picture)])
     assert set(told.confidence[0].classes) == {"red", "blue"}
     page = told.to_html()
+    assert "rgb(40,200,90)" in page
     assert "<h3>red</h3>" in page
     assert "<h3>blue</h3>" in page
 
@@ -353,6 +354,19 @@ def test_what_a_memory_keeps_is_bounded_and_nobody_writes_into_it(monkeypatch):
     assert seen == [0, 1, 2, 3]
     memory.maps("w", images[:1], compute)
     assert seen == [0, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize(("method", "more"), [("hsnet", ["hsnet", "hsnet with modules"]), ("patnet", [])])
+def test_a_checkpoint_is_shown_only_to_methods_that_can_read_it(method, more, given, monkeypatch):
+    tried = []
+    monkeypatch.setattr(trust, "_given", lambda *_: given)
+    monkeypatch.setattr(trust, "predicted", lambda candidate, *_: tried.append(candidate.title))
+    how = {"method": method, "settings": {"modules": ["dac"]}, "backbone": "tiny", "size": SIZE, "seed": 0}
+    how["checkpoint"] = {"path": "model.pt"}
+    with pytest.raises(CdfssError):
+        trust.report(as_supports(disc=of_discs(2)), how, predict=lambda picture: None)
+    own = ["ridge", "prototypes", "propagation", *more, f"{method}, as fitted", "foreground", "copy"]
+    assert list(dict.fromkeys(tried)) == own
 
 
 def test_what_was_fitted_is_compared_too(reported, given, monkeypatch):

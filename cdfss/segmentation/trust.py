@@ -148,6 +148,7 @@ class Report:
         disagreement: of supports, the worst first.
         label_next: names of queries, the most useful first.
         remarks: what people should know, in sentences.
+        colours: of each class in overlays of queries, RGB.
         pictures: JPEG files of overlays by ("support" or "query", class, name).
     """
 
@@ -160,6 +161,7 @@ class Report:
     disagreement: tuple[Disagreement, ...]
     label_next: tuple[str, ...]
     remarks: tuple[str, ...]
+    colours: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     pictures: dict[tuple[str, str, str], bytes] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> str:
@@ -238,7 +240,8 @@ def report(
         supports: as the method sees them, (S, S).
         how: of the fitted `Segmenter`: method, settings, backbone, weights, checkpoint, size, seed.
         queries: names and pictures (H, W, 3) uint8, read one after the other.
-        candidates: by default CANDIDATES, with a checkpoint HSNet too, and what was fitted.
+        candidates: by default CANDIDATES, where HSNet was fitted those WITH_CHECKPOINT too. What was fitted
+            is always added.
         predict: of a picture the probabilities (C, H, W), as the `Segmenter` gives them. By default the
             method is fitted anew, and sees each query whole.
         device: as `fit_supports`.
@@ -249,7 +252,9 @@ def report(
     fitted = _fitted(how)
     path = {what: how.get(what) and how[what]["path"] for what in ("weights", "checkpoint")}
     if candidates is None:
-        candidates = (*CANDIDATES, *(WITH_CHECKPOINT if path["checkpoint"] else ()))
+        kind = known.find(how["method"])
+        of_hsnet = kind.needs == "source" and kind.host == "hsnet"
+        candidates = (*CANDIDATES, *(WITH_CHECKPOINT if of_hsnet else ()))
     if fitted not in candidates:
         candidates = (*candidates, fitted)
     given = _given(
@@ -283,6 +288,7 @@ def report(
         disagreement=tried.disagreement,
         label_next=seen.next(firm),
         remarks=tuple(dict.fromkeys([*tried.remarks, *how.get("remarks", ())])),
+        colours=dict(supports.colours),
         pictures=pictures,
     )
 

@@ -544,7 +544,7 @@ WRONG = {
             write(r / "images/x.txt"),
         ],
         {},
-        r"3 files cannot be used\n  .*x\.txt: is not a pict.*\n  .*b\.jpg: image with.*\n  .*c\.png: mask without",
+        r"3 files cannot be used\n  .*x\.txt: is not a .*\n  .*b\.jpg: image w.*\n  .*c\.png: mask without",
     ),
 }
 

@@ -22,10 +22,10 @@ from cdfss.commands.main import as_json, print_json
 @pictures.options(pictures.LABELLED, [as_json])
 @click.pass_context
 def check(context: click.Context, what: tuple[str, ...], sheet: Path, size: int, **given: Any) -> None:
-    """Check a configuration and its data, or labelled pictures; exit code 1 where something is wrong.
+    """Check a configuration and its data, or labelled pictures.
 
     WHAT is a configuration (.yaml), as `snakemake --configfile` takes it; or labelled pictures, as `cdfss
-    segment --supports` takes them.
+    segment --supports` takes them. Exit code 1 where something is wrong.
     """
     of_run = len(what) == 1 and Path(what[0]).suffix.lower() in (".yaml", ".yml")
     found = _configuration(Path(what[0])) if of_run else _pictures(what, sheet, size, given)

@@ -12,17 +12,15 @@ COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 @click.command()
 @click.option(
-    "--configfile",
-    type=click.Path(path_type=Path),
-    help="A run's configuration; by default config/config.yaml.",
+    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
 )
 @as_json
 @click.pass_context
 def doctor(context: click.Context, configfile: Path | None, as_json: bool) -> None:
-    """What is installed and found here, and the next command; exit code 1 where nothing would work.
+    """What is installed and found here, and the next command.
 
     Python, packages, torch, devices, cores, memory, disk, weights of backbones; the data sets of a
-    configuration, whole or not.
+    configuration, whole or not. Exit code 1 where nothing would work.
     """
     from cdfss import configuration
     from cdfss.configuration import doctor

@@ -11,9 +11,7 @@ from cdfss.commands.main import as_json, print_json
 
 @click.command()
 @click.option(
-    "--configfile",
-    type=click.Path(path_type=Path),
-    help="The run's configuration; by default config/config.yaml.",
+    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
 )
 @click.option("--cores", type=click.IntRange(min=1), help="That jobs may use; default: all here.")
 @click.option("--gpus", type=click.IntRange(min=0), help="That jobs may use; default: all here.")
@@ -21,8 +19,9 @@ from cdfss.commands.main import as_json, print_json
 def estimate(configfile: Path | None, cores: int | None, gpus: int | None, as_json: bool) -> None:
     """Hours and room on the disk that a run will take, before it starts.
 
-    From what was measured elsewhere, scaled by picture size, backbone, variants and episodes to the speed of
-    a matrix product on this machine. As if nothing of the run were made yet; cdfss status says what is left.
+    From what was measured elsewhere, scaled by picture size, backbone, variants and episodes to the speed
+    of a matrix product on this machine. As if nothing of the run were made yet; cdfss status says what is
+    left.
     """
     from cdfss import configuration
     from cdfss.configuration import estimate as of

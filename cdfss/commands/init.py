@@ -8,9 +8,10 @@ import click
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Begin a folder for runs of the workflow: configuration, profiles and a small Snakefile.
+    """Begin a folder for runs of the workflow.
 
-    What was there is not touched; a file that would be overwritten ends the command.
+    It gets configurations, profiles and a small Snakefile. What was there is not touched; a file that would
+    be overwritten ends the command.
     """
     from cdfss.configuration import project
 

@@ -52,14 +52,14 @@ def segment(
     report: bool,
     **given: Any,
 ) -> None:
-    """Segment pictures from one or a few labelled ones; exit code 1 where a picture fails.
+    """Segment pictures from one or a few labelled ones.
 
     \b
     cdfss segment --supports labelled/ --queries new/ --out masks/
     cdfss segment --model mine.cdfss --queries new/ --out masks/
 
     Masks are as large as their pictures: 0 and 255 for one class, a label map for several. The same command
-    goes on where it was stopped.
+    goes on where it was stopped. Exit code 1 where a picture fails.
     """
     if bool(supports) == bool(model):
         raise click.UsageError("give --supports, labelled pictures, or --model, what cdfss fit saved")

@@ -13,13 +13,11 @@ from cdfss.errors import CdfssError
 
 @click.command()
 @click.option(
-    "--configfile",
-    type=click.Path(path_type=Path),
-    help="The run's configuration; by default config/config.yaml.",
+    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
 )
 @as_json
 def status(configfile: Path | None, as_json: bool) -> None:
-    """How far a run of the workflow is: jobs done, running and failed by rule, and the time left.
+    """How far a run is, what failed, and the time left.
 
     Works in the folder in which the run was started, while it runs and after it. The time left is that of
     finished jobs of the same rule and number of shots.

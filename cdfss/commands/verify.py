@@ -12,11 +12,11 @@ from cdfss.commands.main import as_json, print_json, progress
 @as_json
 @click.pass_context
 def verify(context: click.Context, folder: Path, as_json: bool) -> None:
-    """Compare results with what they were made from; exit code 1 where something is wrong.
+    """Make every table again from its rows, and compare.
 
     Every table in FOLDER (results by default) is made again from its rows and compared cell by cell; every
     file that says so is compared with the pictures, episodes and source model that it was made from. Needs
-    no GPU and changes nothing.
+    no GPU and changes nothing. Exit code 1 where something is wrong.
     """
     from cdfss.reports import verify
 

@@ -56,7 +56,7 @@ def by_rule(folder: str | Path) -> pd.DataFrame:
         CdfssError: when there are no benchmarks, or one is none.
     """
     ended = of_jobs(folder)
-    if ended.empty:
+    if not any(Path(folder, "benchmarks").rglob("*.tsv")):
         raise CdfssError(
             f"{Path(folder, 'benchmarks')} holds no benchmark (.tsv); give the folder of a run, "
             "results/<name>, in which a job has ended"

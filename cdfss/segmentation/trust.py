@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,8 +204,8 @@ def choose(
     *,
     backbone: str,
     size: int,
-    checkpoint: str | None = None,
-    weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    weights: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> tuple[Candidate, str]:

@@ -24,9 +24,13 @@ def check_method(method: str, checkpoint: Path | None, backbone: str | None, wei
     if checkpoint or backbone:
         import torch
 
-        backbone = backbone or conformance.BACKBONE
-        files = {"weights": weights, "checkpoint": checkpoint}
-        with_files = Given(conformance.SIZE, device=torch.device("cpu"), backbone=backbone, **files)
+        with_files = Given(
+            conformance.SIZE,
+            device=torch.device("cpu"),
+            backbone=backbone or conformance.BACKBONE,
+            weights=weights,
+            checkpoint=checkpoint,
+        )
     for line in conformance.check(method, with_files):
         click.echo(f"  {line}")
     click.echo(f"{method} keeps the contract")

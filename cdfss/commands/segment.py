@@ -81,19 +81,7 @@ def segment(
 def _must_not_fit(context: click.Context) -> None:
     """Refuse options of a fit beside a model, which is fitted already."""
     of_fit = {option.name: option for option in context.command.params if isinstance(option, click.Option)}
-    fit_only = {
-        "masks",
-        "labels",
-        "unknown",
-        "names",
-        "method",
-        "settings",
-        "backbone",
-        "size",
-        "tile",
-        "save",
-    }
-    for name in sorted(fit_only):
+    for name in OF_A_FIT:
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             option = of_fit[name].opts[0]
             raise click.UsageError(f"{option} is of a fit, and --model is fitted already; leave one out")

@@ -113,7 +113,8 @@ def weights(folder: str | Path) -> list[Line]:
     Args:
         folder: of data, `folder` of a configuration.
     """
-    there, missing = [], []
+    there: list[str] = []
+    missing: list[str] = []
     for name, facts in BACKBONES.items():
         file = None if facts.weights is None else Path(folder, "backbones", facts.weights)
         (there if file is None or file.is_file() else missing).append(name)

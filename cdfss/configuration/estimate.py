@@ -117,7 +117,8 @@ def estimate(jobs: Jobs, rate: float, cores: int, gpus: int = 0) -> Estimate:
         cores: that jobs may use at once.
         gpus: that they may use at once; 0 computes on the processor.
     """
-    run, notes = jobs.run, []
+    run = jobs.run
+    notes: list[str] = []
     entries = {pair: _number(jobs, *pair, "entries", notes) for pair in jobs.indexes}
     parts = [_data(jobs, entries), *_training(jobs, entries), *_evaluation(jobs), *_analysis(jobs)]
     lists = len(run.domains) * len(run.shots)
@@ -191,11 +192,11 @@ def _training(jobs: Jobs, entries: dict) -> list[Part]:
     for host, seed in jobs.models:
         if seed is None:
             continue
-        settings = run.source.of(host)
+        epochs = run.source.of(host).epochs or run.source.epochs
         one_pass = PASS[run.backbone_of_host(host)] * _scale(run.image_size)
         learner = _pairs_scale(run.image_size)
-        episodes = entries[run.source.data, SOURCE_SPLIT] * settings.epochs
-        validated = settings.epochs * run.source.validation.episodes
+        episodes = entries[run.source.data, SOURCE_SPLIT] * epochs
+        validated = epochs * run.source.validation.episodes
         work = episodes * (CALL + 2 * one_pass + TRAINING * learner)
         work += validated * (CALL + 2 * one_pass + PREDICTION * learner)
         parts.append(Part(f"source training of {host}, seed {seed}", work, START["device"]))

@@ -10,7 +10,7 @@ No module with a method imports torch at its top, but in its functions: a plan l
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,7 +79,8 @@ class Shared:
     """
 
     def __init__(self, several: bool = False):
-        self.several, self._made = several, {}
+        self.several = several
+        self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable):
         """What `make()` returned when it was first asked for by this key. Nobody may change it."""
@@ -128,6 +129,7 @@ class Given:
         return self.shared.once(("network", self.backbone, self.weights, self.device), self._network)
 
     def _network(self) -> "Backbone":
+        assert self.backbone is not None  # `network` says so in words
         import torch
 
         from cdfss.backbones.network import build
@@ -193,7 +195,7 @@ class Method:
     losses: np.ndarray | None = None
     rates: np.ndarray | None = None
 
-    def __init__(self, settings: Settings, given: Given):
+    def __init__(self, settings: Settings, given: Given):  # type: ignore[valid-type]
         self.settings, self.given = settings, given
 
     def fit(self, pictures: np.ndarray, masks: np.ndarray) -> None:

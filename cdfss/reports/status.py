@@ -128,14 +128,17 @@ def begun(folder: str | Path, at_work: bool, now: float | None = None) -> list[B
 
 def by_rule(jobs: Iterable[Job], begun: Iterable[Begun]) -> pd.DataFrame:
     """Numbers of jobs: index rule, columns `STATES` and all."""
-    table = pd.DataFrame(0, columns=[*STATES, "all"], index=list(dict.fromkeys(job.rule for job in jobs)))
+    counted: dict[str, dict[str, int]] = {}
     for job in jobs:
-        table.loc[job.rule, ["done" if job.done else "waiting", "all"]] += 1
+        of_rule = counted.setdefault(job.rule, dict.fromkeys([*STATES, "all"], 0))
+        of_rule["done" if job.done else "waiting"] += 1
+        of_rule["all"] += 1
     for one in begun:
-        if one.rule in table.index and table.loc[one.rule, "waiting"] > 0:
-            table.loc[one.rule, "waiting"] -= 1
-            table.loc[one.rule, one.state] += 1
-    return table
+        of_rule = counted.get(one.rule, {})
+        if of_rule.get("waiting"):
+            of_rule["waiting"] -= 1
+            of_rule[one.state] += 1
+    return pd.DataFrame.from_dict(counted, "index", columns=[*STATES, "all"])
 
 
 def time_left(jobs: Iterable[Job], begun: Iterable[Begun], ended: pd.DataFrame) -> Time:

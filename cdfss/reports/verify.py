@@ -127,12 +127,12 @@ def _table(origin: Path, report: Report) -> dict | None:
         return recorded
     said = {key: value for key, value in recorded.items() if key not in ("table", RECIPE)}
     with tempfile.TemporaryDirectory() as place:
-        paths = {kind: Path(place, f"table.{kind}") for kind in (*KINDS, "origin")}
+        paths: dict[str, str | Path] = {kind: Path(place, f"table.{kind}") for kind in (*KINDS, "origin")}
         tables.write(replace(table, origin=said, recipe={}), paths)
         for kind in KINDS:
             file = _beside(origin, kind)
             if file.is_file():
-                _compare(file, paths[kind], kind, report, recorded)
+                _compare(file, Path(paths[kind]), kind, report, recorded)
     return recorded
 
 
@@ -160,9 +160,9 @@ def _compare(file: Path, remade: Path, kind: str, report: Report, recorded: dict
 def _cells(text: str, kind: str) -> Iterator[tuple[str, str]]:
     """Cells of a table's file, each with its place in words."""
     if kind == "csv":
-        lines = list(csv.reader(io.StringIO(text)))
-        for number, line in enumerate(lines, 1):
-            for name, value in zip(lines[0] + ["?"] * len(line), line):
+        rows = list(csv.reader(io.StringIO(text)))
+        for number, row in enumerate(rows, 1):
+            for name, value in zip(rows[0] + ["?"] * len(row), row):
                 yield f"line {number}, {name}", value
         return
     separator = {"md": r"(?<!\\)\|", "tex": r"(?<!\\)&", "html": r"(?<=>)(?=<)"}[kind]

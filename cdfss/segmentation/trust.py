@@ -318,7 +318,7 @@ class Trials:
                 places = [n for n, one in enumerate(fold.left) if picture_of(one) == name]
                 iou = None
                 if found is not None:
-                    iou = iou_of([fold.left[n] for n in places], found[places])
+                    iou = iou_of([fold.left[n] for n in places], [*found[places]])
                     shown += [(fold.left[n], found[n]) for n in places]
                 rows.append(LeftOut(candidate.title, label, name, iou))
         order = list(dict.fromkeys(map(picture_of, self.supports.classes[label])))
@@ -403,7 +403,10 @@ class Trials:
             limit = np.median(list(errors.values())) + SUSPECT if errors else 0.0
             told = len(errors) >= LEAST_TO_ACCUSE
             found += [
-                Disagreement(label, name, iou_of(*zip(*tried[name])), error, bool(told and error > limit))
+                # There is an IoU: these pictures show their class.
+                Disagreement(
+                    label, name, iou_of(*zip(*tried[name])) or 0.0, error, bool(told and error > limit)
+                )
                 for name, error in errors.items()
             ]
         return tuple(sorted(found, key=lambda one: -one.error))
@@ -573,7 +576,9 @@ class _Queries:
     """What queries look like to the backbone, as one vector each, beside the supports'."""
 
     def __init__(self, supports: Supports, given: Given):
-        self._given, self._names, self._vectors = given, [], []
+        self._given = given
+        self._names: list[str] = []
+        self._vectors: list[np.ndarray] = []
         pictures = {picture_of(one): one.picture for of in supports.classes.values() for one in of}
         self._labelled = [self._vector(picture) for picture in pictures.values()]
 
@@ -621,7 +626,8 @@ def most_typical(labelled: np.ndarray, queries: np.ndarray, number: int) -> list
     both /= np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-9)
     labelled, queries = both[: len(labelled)], both[len(labelled) :]
     alike = queries @ queries.T
-    nearest, chosen = (queries @ labelled.T).max(1), []
+    nearest = (queries @ labelled.T).max(1)
+    chosen: list[int] = []
     for _ in range(min(number, len(queries))):
         gains = np.maximum(nearest[:, None], alike).sum(0)
         gains[chosen] = -np.inf

@@ -86,7 +86,9 @@ def _supports(report: "Report") -> list[tuple[str, list]]:
     found = []
     for label in dict.fromkeys(row.label for row in report.loo):
         told = [one for one in report.disagreement if one.label == label]
-        lines = [(one.support, one.iou, one.error, one.suspicious) for one in told]
+        lines: list[tuple[str, float | None, float | None, bool]] = [
+            (one.support, one.iou, one.error, one.suspicious) for one in told
+        ]
         known = {one.support for one in told}
         lines += [
             (row.support, row.iou, None, False)

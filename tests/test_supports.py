@@ -116,6 +116,13 @@ def test_folders_of_classes_are_classes(beside, tmp_path):
     assert not supports.complete
 
 
+def test_folders_that_a_shell_makes_of_a_star_mean_the_folder_that_they_lie_in(tmp_path):
+    for name in ("crack", "road"):
+        pair(tmp_path / name)
+    assert found(read(list(tmp_path.iterdir()))) == found(read(tmp_path)) == found(read(tmp_path / "*"))
+    assert found(read(list((tmp_path / "road").iterdir()))) == {"foreground": {"a": SQUARE}}
+
+
 def test_a_single_picture_and_mask_may_be_called_as_they_like(tmp_path):
     image, mask = picture(tmp_path / "photo.jpg"), save(tmp_path / "drawn.bmp", shape())
     assert found(read(image, mask)) == {"foreground": {"photo": SQUARE}}
@@ -361,7 +368,17 @@ WRONG = {
     "which of two is the mask": (
         lambda r: [picture(r / "f/a.tif"), picture(r / "f/a.bmp")],
         {"supports": "f"},
-        r"a\.bmp, a\.tif: which is the picture.*name it a_mask\.png",
+        r"a\.bmp, a\.tif: which is picture.*keep a_mask\.png",
+    ),
+    "two masks of a picture": (
+        lambda r: [picture(r / "f/a.jpg"), picture(r / "f/a_mask.png"), picture(r / "f/a.mask.png")],
+        {"supports": "f"},
+        r"a\.jpg, a\.mask\.png, a_mask\.png: which is picture.*keep a_mask\.png",
+    ),
+    "a lone mask in a flat folder": (
+        lambda r: save(r / "f/b_mask.png", shape()),
+        {"supports": "f"},
+        r"f/b_mask\.png: mask without an image; expected b\.jpg or the like",
     ),
     "a text among pictures": (lambda r: write(r / "images/notes.txt"), {}, r"notes\.txt: is not a picture"),
     "a folder among pictures": (

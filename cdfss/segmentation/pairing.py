@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cdfss.data.formats import folder as folders_of_classes
@@ -68,6 +68,7 @@ def find(supports: Paths, masks: Paths | None = None) -> Found:
 
     Args:
         supports: a folder, files or globs of pictures; with their masks among them if `masks` is None.
+            Several folders are classes then.
         masks: a folder, files or globs.
 
     Raises:
@@ -80,8 +81,8 @@ def find(supports: Paths, masks: Paths | None = None) -> Found:
             _files(given, found, what) for given, what in ((supports, "picture"), (masks, "mask"))
         )
         found.pairs = _matched(images, drawn, found)
-    elif (root := _one_folder(supports)) is not None:
-        _in_folder(root, found)
+    elif folders := _all_folders(supports):
+        _in_folders(folders, found)
     else:
         found.pairs = _beside(_files(supports, found, "picture"), found)
     if not found.pairs and not found.problems:
@@ -175,9 +176,10 @@ def _nearest_there(path: Path) -> str:
     return f"; {there} holds {holds or 'nothing'}"
 
 
-def _one_folder(given: Paths) -> Path | None:
+def _all_folders(given: Paths) -> list[Path]:
+    """The paths, if all of them are folders."""
     paths = _expanded(given, "picture")
-    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    return paths if all(path.is_dir() for path in paths) else []
 
 
 def _files(given: Paths, found: Found, what: str) -> list[Path]:
@@ -208,6 +210,21 @@ def _matched(images: list[Path], masks: list[Path], found: Found) -> list[Labell
     return [Labelled(image, mask) for image, mask in pairs]
 
 
+def _in_folders(paths: list[Path], found: Found) -> None:
+    """Pairs of one folder; several are classes, as those that a shell makes of labelled/* are."""
+    parents = {path.parent for path in paths}
+    if len(parents) == 1 and {path.name for path in paths} == set(folders_of_classes.INSIDE):
+        _in_folder(parents.pop(), found)
+    elif len(paths) == 1:
+        _in_folder(paths[0], found)
+    else:
+        for path in paths:
+            first = len(found.pairs)
+            _in_folder(path, found)
+            for number, pair in enumerate(found.pairs[first:], first):
+                found.pairs[number] = replace(pair, class_name=pair.class_name or path.name)
+
+
 def _in_folder(root: Path, found: Found) -> None:
     """Pairs of a folder in one of the layouts of LAYOUT."""
     listing = Listing()
@@ -215,7 +232,7 @@ def _in_folder(root: Path, found: Found) -> None:
     inside = {path.name for path in inner}
     if not inside & set(folders_of_classes.INSIDE):
         if any(_is_picture(path) for path in pictures):
-            found.pairs = _beside(_pictures(root, found), found)
+            found.pairs += _beside(_pictures(root, found), found)
             return
         if not inner:
             raise CdfssError(f"{root}: holds no pictures ({_suffixes()}); expected {LAYOUT}")
@@ -238,34 +255,49 @@ def _in_folder(root: Path, found: Found) -> None:
 
 def _beside(paths: list[Path], found: Found, class_name: str | None = None) -> list[Labelled]:
     """Pairs of pictures and masks that lie together: a.jpg with a.png, a_mask.png or the like."""
-    groups: dict[tuple[Path, str], list[Path]] = {}
     stems = {(path.parent, path.stem) for path in paths}
-    masks = [path for path in paths if any((path.parent, s) in stems for s in _shorter(path.stem))]
-    images = [path for path in paths if path not in set(masks)]
-    for path in images:
-        groups.setdefault((path.parent, path.stem), []).append(path)
-    named = {
-        (path.parent, s): path for path in masks for s in _shorter(path.stem) if (path.parent, s) in groups
-    }
-    pairs = []
-    for (parent, stem), group in groups.items():
-        mask = named.get((parent, stem))
-        if mask is not None and len(group) == 1:
-            pairs.append(Labelled(group[0], mask, class_name))
-            continue
-        lossy = [path for path in group if path.suffix.lower() in LOSSY]
-        exact = [path for path in group if path.suffix.lower() == ".png"]
-        if mask is None and len(group) == 2 and (len(lossy) == 1 or len(exact) == 1):
-            first = lossy[0] if len(lossy) == 1 else next(path for path in group if path not in exact)
-            pairs.append(Labelled(first, next(path for path in group if path != first), class_name))
-        elif len(group) == 1:
-            what = f"image without a mask; expected {stem}.png (of a .jpg) or {stem}_mask.png beside it"
-            found.problems.append(Problem(group[0], what))
+    images_of: dict[tuple[Path, str], list[Path]] = {}  # by folder and stem
+    masks_of: dict[tuple[Path, str], list[Path]] = {}  # of those that are called as masks are
+    for path in paths:
+        whose = [(path.parent, stem) for stem in _shorter(path.stem) if (path.parent, stem) in stems]
+        if whose:
+            masks_of.setdefault(whose[0], []).append(path)
         else:
-            names = ", ".join(path.name for path in [*group, *([mask] if mask else [])])
-            what = f"{names}: which is the picture and which its mask is not clear; name it {stem}_mask.png"
-            found.problems.append(Problem(group[0], what))
+            images_of.setdefault((path.parent, path.stem), []).append(path)
+    pairs = []
+    for (parent, stem), images in images_of.items():
+        masks = masks_of.pop((parent, stem), [])
+        if not masks and len(images) == 2:
+            images, masks = _told_by_ending(images)
+        if len(images) == len(masks) == 1:
+            pairs.append(Labelled(images[0], masks[0], class_name))
+        elif len(images) > 1 or len(masks) > 1:
+            names = ", ".join(path.name for path in [*images, *masks])
+            what = (
+                f"{names}: which is picture and which mask is not clear; keep {stem}_mask.png for the mask"
+            )
+            found.problems.append(Problem(images[0], what))
+        elif _shorter(stem):
+            what = f"mask without an image; expected {_shorter(stem)[0]}.jpg or the like beside it"
+            found.problems.append(Problem(images[0], what))
+        else:
+            what = f"image without a mask; expected {stem}.png (of a .jpg) or {stem}_mask.png beside it"
+            found.problems.append(Problem(images[0], what))
+    for masks in masks_of.values():  # of what is called as a mask is itself, such as a_mask_mask.png
+        found.problems += [
+            Problem(path, "mask without an image; rename it, or remove it") for path in masks
+        ]
     return pairs
+
+
+def _told_by_ending(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Picture and mask of two files of a stem: pictures are lossy, masks PNG; else both may be pictures."""
+    lossy = [path for path in paths if path.suffix.lower() in LOSSY]
+    others = [path for path in paths if path.suffix.lower() != ".png"]
+    images = lossy if len(lossy) == 1 else others
+    if len(images) != 1:
+        return paths, []
+    return images, [path for path in paths if path not in images]
 
 
 def _shorter(stem: str) -> list[str]:

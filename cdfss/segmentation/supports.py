@@ -103,7 +103,7 @@ def read(
 
     Args:
         supports: a folder with images/ and masks/ (for every class a folder with both), or with pictures
-            beside their masks; or files or globs of pictures.
+            beside their masks; several folders, of a class each; or files or globs of pictures.
         masks: folder, files or globs of masks, paired with pictures by name.
         labels: "binary" for masks of one foreground, "map" for label maps with a value or a colour for
             each class; None takes masks as binary, unless `names` holds several classes.

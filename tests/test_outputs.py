@@ -395,7 +395,7 @@ def test_memory_for_a_picture_that_there_is_not_is_told(folder, monkeypatch):
 
 def occupied(out):
     out.mkdir()
-    (out / "b ü.png").write_bytes(b"labelled by hand")
+    (out / "labelled.png").write_bytes(b"drawn by hand")
 
 
 @pytest.mark.parametrize(
@@ -404,21 +404,32 @@ def occupied(out):
         (None, {"write": ("overlay",)}, r"write holds 'overlay'; expected of overlays, "),
         (None, {"queries": []}, r"there are no queries; give at least one"),
         (lambda out: out.write_text(""), {}, r"out: is a file.*name another"),
-        (occupied, {}, r"b ü\.png: is there already and was not written by an earlier run"),
-        (None, {"out": "new"}, r"new/.*\.png: is there already"),
+        (
+            occupied,
+            {},
+            r"out: holds pictures that no earlier run wrote \(labelled\.png\).*name another folder",
+        ),
     ],
 )
-def test_wrong_places_end_in_a_message_and_nothing_is_overwritten(prepare, given, words, folder):
-    out = folder.parent / given.pop("out", "out")
+def test_wrong_places_end_in_a_message_and_nothing_is_written(prepare, given, words, folder):
+    out = folder.parent / "out"
     if prepare:
         prepare(out)
     before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
-    given = {"queries": queries(folder / "more" / "a.png" if out == folder else folder), **given}
-    if out == folder:
-        given["queries"] = queries([folder / "a.png"])
     with pytest.raises(CdfssError, match=words):
-        segment_all(Bright(), out=out, **given)
+        segment_all(Bright(), out=out, **{"queries": queries(folder), **given})
     assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before
+
+
+def test_masks_never_overwrite_what_is_segmented(folder):
+    with pytest.raises(
+        CdfssError, match=r"new: holds pictures that no earlier run wrote \(a\.png, b ü\.jpg\)"
+    ):
+        segment_all(Bright(), queries(folder / "a.png"), folder)
+    out = folder.parent / "out"
+    run(folder)
+    with pytest.raises(CdfssError, match=r"b ü\.png: is to be segmented, and its mask would overwrite it"):
+        segment_all(Bright(), queries(out / "b ü.png"), out)
 
 
 def test_two_runs_do_not_write_to_one_folder(folder):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 import psutil
 
+from cdfss.data.listing import IMAGE_SUFFIXES
 from cdfss.data.pictures import opened
 from cdfss.errors import CdfssError
 from cdfss.running.files import file_hash, forbidden, replacing
@@ -150,14 +151,19 @@ def _check(queries: Sequence[Query], out: Path, write: Collection[str]) -> None:
         raise CdfssError(f"{out}: is a file, and masks are to be written into a folder; name another")
     if reason := forbidden(out):
         raise CdfssError(f"{out}: {reason}")
+    if out.is_dir() and not (out / RECORD).exists():
+        others = sorted(path.name for path in out.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if others:
+            raise CdfssError(
+                f"{out}: holds pictures that no earlier run wrote ({', '.join(others[:3])}), and masks "
+                "would lie among them or overwrite them; name another folder for the masks"
+            )
     pictures = {query.path.resolve() for query in queries}
-    strange = not (out / RECORD).exists()  # nothing in it was written by an earlier run
     for query in queries:
         mask = out / f"{query.name}.png"
-        if mask.resolve() in pictures or (strange and mask.exists()):
+        if mask.resolve() in pictures:
             raise CdfssError(
-                f"{mask}: is there already and was not written by an earlier run, so that masks would "
-                "overwrite it; name another folder for the masks"
+                f"{mask}: is to be segmented, and its mask would overwrite it; name another folder"
             )
 
 

@@ -155,7 +155,8 @@ def folder(tmp_path, drawn, monkeypatch):
     results.save(lines, tmp_path / "results/paper/rows/lungs/baseline/1shot-seed0/0.parquet", {})
     times = tmp_path / "results/paper/benchmarks/evaluate/lungs.tsv"
     times.parent.mkdir(parents=True)
-    times.write_text("s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n")
+    head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    times.write_text(head + "9.5\t0:00:09\t500\t9\t9\t9\t0\t0\t50\t8.0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for key in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "HOME"):

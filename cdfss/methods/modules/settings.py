@@ -19,7 +19,7 @@ class Tuned(contract.Settings):
     learning_rate: Positive | dict[Name, Positive] | Literal["auto"] | None = Field(
         None,
         description="default adaptation.learning_rate; auto: one for each episode, chosen from its "
-        "supports alone (docs/methods.md)",
+        "supports alone (docs/explanation/methods.md)",
     )
 
     @model_validator(mode="after")

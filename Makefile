@@ -23,6 +23,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist worksteal
 
 # The same with the oldest versions that pyproject.toml allows, for the tests that take seconds.
+LONG := adaptation gpu rates documentation page
 .venv-lowest/installed: pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
@@ -32,7 +33,7 @@ test: .venv/installed
 
 test-lowest: .venv-lowest/installed
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 .venv-lowest/bin/pytest -n $(CORES) --dist worksteal \
-		$(filter-out tests/test_adaptation.py tests/test_gpu.py,$(wildcard tests/test_*.py)) \
+		$(filter-out $(LONG:%=tests/test_%.py),$(wildcard tests/test_*.py)) \
 		tests/test_adaptation.py::test_compiled_steps_agree_or_are_refused_in_words \
 		tests/workflow/test_plan.py::test_a_run_without_a_model_ends_in_a_table_and_starts_nothing_twice \
 		tests/workflow/test_plan.py::test_lint_finds_nothing

@@ -370,7 +370,28 @@ def test_a_table_of_an_older_version_is_said_to_be_left_out(made):
     found = json.loads(file.read_text())
     found.pop("made again from")
     file.write_text(json.dumps(found))
-    assert "not compared" in run("verify", folder).stdout
+    said = run("verify", folder).stdout
+    assert "not compared" in said
+    assert "nothing is wrong in what was compared, and 1 could not be" in said
+    assert "1 tables" not in said
+
+
+def test_an_origin_that_its_rows_contradict_is_named(made):
+    folder, _, _ = made
+    file = folder / "table1.origin.json"
+    told = json.loads(file.read_text())
+    told["made from"]["code"] = ["rows b"]
+    file.write_text(json.dumps(told))
+    wrong = dict(findings(folder))
+    assert "says code: ['rows b']; its files say ['rows a']" in wrong[str(file)]
+
+
+@pytest.mark.parametrize("recipe", ["x", {}, {"settings": {}, "rows": {}}, {"settings": {}, "rows": ["a"]}])
+def test_a_damaged_origin_is_a_finding(made, recipe):
+    folder, _, _ = made
+    file = folder / "table1.origin.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"made again from": recipe}))
+    assert str(file) in dict(findings(folder))
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

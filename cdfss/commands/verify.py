@@ -31,5 +31,7 @@ def verify(context: click.Context, folder: Path, as_json: bool) -> None:
             click.echo(f"not compared: {line}")
         compared = ", ".join(f"{number:,} {what}" for what, number in found.looked_at.items())
         result = f"{len(found.wrong)} findings" if found.wrong else "nothing is wrong"
-        click.echo(f"{folder}: {result}; compared: {compared}")
+        if found.left_out:
+            result += f" in what was compared, and {len(found.left_out)} could not be (above)"
+        click.echo(f"{folder}: {result}; compared: {compared or 'nothing'}")
     context.exit(int(bool(found.wrong)))

@@ -88,11 +88,14 @@ def _beside(origin: Path, kind: str) -> Path:
 
 def _table(origin: Path, report: Report) -> dict | None:
     """Compare one table with its rows; returns its origin."""
-    report.looked_at["tables"] += 1
     try:
         recorded = json.loads(origin.read_text())
         number, recipe = recorded["table"], recorded.get(RECIPE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if recipe is not None:
+            settings = recipe.pop("settings")
+            inputs = {kind: [origin.parent / path for path in hashes] for kind, hashes in recipe.items()}
+            recorded_hashes = {path: value for hashes in recipe.values() for path, value in hashes.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         report.wrong.append((str(origin), f"cannot be read ({error!r}); {again('table')}"))
         return None
     for kind in KINDS:
@@ -104,11 +107,7 @@ def _table(origin: Path, report: Report) -> dict | None:
         )
         report.left_out.append(f"{origin}: {words}; {again('table')}")
         return recorded
-    settings = recipe.pop("settings")
-    inputs = {kind: [origin.parent / path for path in hashes] for kind, hashes in recipe.items()}
-    recorded_hashes = {path: value for hashes in recipe.values() for path, value in hashes.items()}
     missing = [path for path in recorded_hashes if not (origin.parent / path).is_file()]
-    report.looked_at["files that tables were made from"] += len(recorded_hashes)
     for path, recorded_hash in recorded_hashes.items():
         file = origin.parent / path
         if path in missing:
@@ -125,6 +124,12 @@ def _table(origin: Path, report: Report) -> dict | None:
     except CdfssError as error:
         report.wrong.append((str(origin), f"table {number} cannot be made again: {error}"))
         return recorded
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # settings that no run writes
+        report.wrong.append((str(origin), f"does not say how table {number} is made ({error!r})"))
+        return recorded
+    report.looked_at["tables"] += 1
+    report.looked_at["files that tables were made from"] += len(recorded_hashes)
+    report.wrong += [(str(origin), words) for words in _other_origin(recorded, table.origin)]
     said = {key: value for key, value in recorded.items() if key not in ("table", RECIPE)}
     with tempfile.TemporaryDirectory() as place:
         paths: dict[str, str | Path] = {kind: Path(place, f"table.{kind}") for kind in (*KINDS, "origin")}
@@ -134,6 +139,14 @@ def _table(origin: Path, report: Report) -> dict | None:
             if file.is_file():
                 _compare(file, Path(paths[kind]), kind, report, recorded)
     return recorded
+
+
+def _other_origin(recorded: dict, found: dict) -> Iterator[str]:
+    """In what a table's files are not what its origin says of them."""
+    said, is_so = (origin.get("made from", {}) for origin in (recorded, found))
+    for what in sorted(set(said) | set(is_so)):
+        if said.get(what) != is_so.get(what):
+            yield f"says {what}: {said.get(what, 'nothing')}; its files say {is_so.get(what, 'nothing')}"
 
 
 def _compare(file: Path, remade: Path, kind: str, report: Report, recorded: dict) -> None:

@@ -199,6 +199,8 @@ def paper(**changed):
 def test_the_estimate_of_the_papers_run_is_the_counted_work():
     found = estimate.estimate(paper(), rate=50, cores=2)
     assert sum(part.work for part in found.parts) / 1e6 == pytest.approx(155, rel=0.05)
+    assert max(found.parts, key=lambda part: part.hours).what.startswith("evaluate: ")
+    assert sum(part.hours for part in found.parts) == pytest.approx(found.hours)
     on_gpus = estimate.estimate(paper(), rate=50, cores=8, gpus=8)
     assert on_gpus.hours < found.hours / 20
     assert any("not measured" in note for note in on_gpus.notes)
@@ -257,6 +259,8 @@ def test_the_status_tells_done_failed_and_time_left(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text(json.dumps(values))
     shown = run("status", "--configfile", "x.yaml").stdout
     assert "3 of 6 jobs are done (50 %)" in shown
+    assert "time left: more than 0:00:" in shown
+    assert "not in it, since none of these jobs has ended: page" in shown
     assert "the disk is full" in shown
 
 
@@ -397,6 +401,13 @@ def test_a_damaged_origin_is_a_finding(made, recipe):
 def test_a_folder_without_results_is_refused(tmp_path):
     done = run("verify", tmp_path)
     assert (done.exit_code, "neither tables nor runs" in done.stderr) == (1, True)
+
+
+def test_the_folder_of_one_run_is_refused_since_tables_lie_beside_it(tmp_path):
+    (tmp_path / "x" / "rows").mkdir(parents=True)
+    (tmp_path / "x" / "kept" / "rows").mkdir(parents=True)
+    done = run("verify", tmp_path / "x")
+    assert (done.exit_code, "in which table1.md lies" in done.stderr) == (1, True)
 
 
 def test_init_overwrites_nothing(tmp_path):

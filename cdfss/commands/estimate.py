@@ -41,8 +41,8 @@ def estimate(configfile: Path | None, cores: int | None, gpus: int | None, as_js
     click.echo(f"{jobs.run.name}: about {_time(found.hours)}, between {_time(low)} and {_time(high)}\n")
     for part in found.parts:
         share = f"{part.work / 1e6:8.3f} P multiply-adds" if part.work else " " * 24
-        click.echo(f"  {share}  {part.seconds:8,.0f} s of a core  {part.what}")
-    click.echo(f"  {work / 1e6:8.3f} P in all\n")
+        click.echo(f"  {_time(part.hours):>10}  {share}  {part.what}")
+    click.echo(f"  {'':10}  {work / 1e6:8.3f} P in all\n")
     click.echo(f"disk: about {sum(found.disk.values()) / 1000:.1f} GB ({free / 1000:.0f} GB are free here)")
     for what, size in sorted(found.disk.items(), key=lambda pair: -pair[1]):
         click.echo(f"  {size:10,.0f} MB  {what}")

@@ -60,9 +60,12 @@ def status(configfile: Path | None, as_json: bool) -> None:
     if left.seconds is None:
         click.echo("\ntime left: unknown, since no job of what is left has ended")
         return
-    click.echo(f"\ntime left: about {clock(left.seconds)} as jobs took so far, {left.at_once:.1f} at once")
+    about = "more than" if left.unknown else "about"
+    click.echo(
+        f"\ntime left: {about} {clock(left.seconds)} as jobs took so far, {left.at_once:.1f} at once"
+    )
     if left.unknown:
-        click.echo(f"not counted, since none of its jobs has ended: {', '.join(left.unknown)}")
+        click.echo(f"not in it, since none of these jobs has ended: {', '.join(left.unknown)}")
 
 
 def _dag(configfile: Path | None) -> str:

@@ -5,7 +5,7 @@ reaches in a matrix product. Everything is scaled from measurements at 400 px.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -63,11 +63,13 @@ class Part:
         what: in words.
         work: G multiply-adds on a device.
         seconds: of one core, besides.
+        hours: of the run that both take, with all that is given at work.
     """
 
     what: str
     work: float
     seconds: float
+    hours: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ def estimate(jobs: Jobs, rate: float, cores: int, gpus: int = 0) -> Estimate:
     lists = len(run.domains) * len(run.shots)
     parts.append(Part("tables, figures and the page", 0.0, SHOWN * (20 + 2 * lists)))
     device_rate = GPU_RATE if gpus else rate * SHARE
-    hours = 0.0
-    for part in parts:
+    for place, part in enumerate(parts):
         at_once = _at_once(jobs, part, gpus or cores)
-        hours += part.work / device_rate / at_once / 3600 + part.seconds / cores / 3600
+        hours = part.work / device_rate / at_once / 3600 + part.seconds / cores / 3600
+        parts[place] = replace(part, hours=hours)
     if gpus:
         notes.append(
             f"a GPU is taken to sustain {GPU_RATE / 1000:.0f} T multiply-adds a second: not measured"
@@ -137,7 +139,7 @@ def estimate(jobs: Jobs, rate: float, cores: int, gpus: int = 0) -> Estimate:
             f"one core of this machine makes a matrix product at {rate:.0f} G multiply-adds a second"
         )
     factor = FACTOR["gpu" if gpus else "cpu"]
-    return Estimate(parts, hours, factor, _disk(jobs, notes), notes)
+    return Estimate(parts, sum(part.hours for part in parts), factor, _disk(jobs, notes), notes)
 
 
 def _scale(size: int) -> float:

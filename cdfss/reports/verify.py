@@ -60,7 +60,8 @@ def verify(folder: str | Path, say=lambda line: None) -> Report:
     origins = sorted(folder.glob("table*.origin.json"))
     lone = {file for kind in KINDS for file in folder.glob(f"table*.{kind}")}
     runs = [path for path in sorted(folder.glob("*")) if any((path / part).is_dir() for part in PARTS)]
-    if not (origins or lone or runs):
+    of_one_run = any((folder / part).is_dir() for part in PARTS)
+    if not (origins or lone) and (of_one_run or not runs):
         raise CdfssError(
             f"{folder} holds neither tables nor runs; give the folder of results in which table1.md lies"
         )

@@ -51,6 +51,7 @@ def test_a_mistake_is_a_line_on_stderr_and_no_traceback(tmp_path):
     done = run("check", tmp_path / "none.yaml")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("error: configuration: cannot read")
+    assert "begin one with cdfss init" in done.stderr
 
 
 def test_a_command_that_is_not_there_is_answered_with_the_nearest():
@@ -204,6 +205,15 @@ def test_the_estimate_of_the_papers_run_is_the_counted_work():
     on_gpus = estimate.estimate(paper(), rate=50, cores=8, gpus=8)
     assert on_gpus.hours < found.hours / 20
     assert any("not measured" in note for note in on_gpus.notes)
+
+
+def test_more_gpus_do_not_shorten_a_training():
+    def training(gpus):
+        parts = estimate.estimate(paper(), rate=50, cores=8, gpus=gpus).parts
+        (hours,) = (part.hours for part in parts if part.what.startswith("source training"))
+        return hours
+
+    assert training(8) == training(1)
 
 
 def test_the_estimate_follows_size_and_backbone():

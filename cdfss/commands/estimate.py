@@ -53,5 +53,6 @@ def estimate(configfile: Path | None, cores: int | None, gpus: int | None, as_js
 
 def _time(hours: float) -> str:
     if hours < 1:
-        return f"{max(60 * hours, 1):.0f} minutes"
+        minutes = max(round(60 * hours), 1)
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
     return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"

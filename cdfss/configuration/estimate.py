@@ -127,7 +127,7 @@ def estimate(jobs: Jobs, rate: float, cores: int, gpus: int = 0) -> Estimate:
     parts.append(Part("tables, figures and the page", 0.0, SHOWN * (20 + 2 * lists)))
     device_rate = GPU_RATE if gpus else rate * SHARE
     for place, part in enumerate(parts):
-        at_once = _at_once(jobs, part, gpus or cores)
+        at_once = _at_once(jobs, part, cores, gpus)
         hours = part.work / device_rate / at_once / 3600 + part.seconds / cores / 3600
         parts[place] = replace(part, hours=hours)
     if gpus:
@@ -257,11 +257,11 @@ def _analysis(jobs: Jobs) -> list[Part]:
     return [Part("measurements in features", work, seconds)]
 
 
-def _at_once(jobs: Jobs, part: Part, places: int) -> int:
-    """Jobs of a part that can run at once on so many cores or GPUs."""
-    run = jobs.run
+def _at_once(jobs: Jobs, part: Part, cores: int, gpus: int) -> int:
+    """Cores or GPUs that a part can keep busy at once, of so many; a training takes one GPU."""
+    run, places = jobs.run, gpus or cores
     if part.what.startswith("source training"):
-        return 1 if places <= 1 else min(run.compute.threads, places)
+        return 1 if gpus else min(run.compute.threads, cores)
     lists = len(run.domains) * len(run.shots) * len(run.seeds)
     family = part.what.partition(":")[0]
     if family in jobs.families:

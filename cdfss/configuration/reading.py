@@ -63,6 +63,11 @@ def _read(path: Path) -> dict[str, Any]:
             f"configuration: {path} is no UTF-8 text (byte {error.start} is "
             f"{error.object[error.start]:#x}); save it as UTF-8 in your editor"
         ) from error
+    except FileNotFoundError as error:
+        raise CdfssError(
+            f"configuration: cannot read {path}: it is not in {Path.cwd()}; work in the folder of the run, "
+            "or begin one with cdfss init"
+        ) from error
     except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise CdfssError(f"configuration: cannot read {path}: {error}") from error
     if not isinstance(values, dict):

@@ -272,6 +272,7 @@ def test_the_status_tells_done_failed_and_time_left(tmp_path, monkeypatch):
     assert "time left: more than 0:00:" in shown
     assert "not in it, since none of these jobs has ended: page" in shown
     assert "the disk is full" in shown
+    assert re.search(r"to go on: snakemake --cores \d+ --configfile x.yaml\n", shown)
 
 
 def test_a_job_that_says_its_time_is_running(tmp_path):

@@ -138,7 +138,8 @@ def _segment(supports, queries, out, model, save, writes, wants_report, given) -
 
 def _in_words(out: Path, found: dict[str, Any]) -> str:
     kept = f", {len(found['kept'])} from an earlier run" if found["kept"] else ""
-    lines = [f"{out}: {len(found['made'])} masks by {found['method']} in {found['seconds']:.1f} s{kept}"]
+    made = f"{len(found['made'])} mask{'' if len(found['made']) == 1 else 's'}"
+    lines = [f"{out}: {made} by {found['method']} in {found['seconds']:.1f} s{kept}"]
     if len(found["classes"]) > 1:
         lines.append("values: " + ", ".join(f"{value} {name}" for name, value in found["classes"].items()))
     lines += [f"note: {remark}" for remark in found["remarks"]]

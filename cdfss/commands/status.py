@@ -1,5 +1,6 @@
 """`cdfss status`."""
 
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -57,6 +58,9 @@ def status(configfile: Path | None, as_json: bool) -> None:
         click.echo(f"\nfailed: {one.rule}, {one.log}: {one.why}")
     if done == number:
         return
+    if not at_work:
+        given = f" --configfile {configfile}" if configfile else ""
+        click.echo(f"\nto go on: snakemake --cores {os.cpu_count()}{given}")
     if left.seconds is None:
         click.echo("\ntime left: unknown, since no job of what is left has ended")
         return

@@ -192,6 +192,21 @@ def test_the_doctor_names_what_is_missing_and_the_next_command(tmp_path, monkeyp
     assert found["next"] == "cdfss check x.yaml"
 
 
+def test_the_doctor_looks_into_a_folder_of_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    data = {"a": {"format": "fss1000", "root": "empty"}}
+    values = {"name": "x", "image_size": 64, "backbone": "efficientnet_lite0", "data": data}
+    values |= {"domains": {"a": {}}, "variants": {"copy": {"method": "copy"}}}
+    values["source"] = {"data": "a", "validation": {"data": "a"}}
+    (tmp_path / "x.yaml").write_text(json.dumps(values))
+    found = json.loads(run("doctor", "--configfile", "x.yaml", "--json").stdout)
+    (line,) = (line for line in found["found"] if line["what"] == "a")
+    assert line["state"] == "note"
+    assert "data.a.splits: no test.txt in empty" in line["found"]
+    assert found["next"] == "cdfss check x.yaml"
+
+
 def paper(**changed):
     values = configuration.check_file("config/config.yaml")
     return Jobs(configuration.parse(values | changed))

@@ -138,14 +138,14 @@ def data(jobs: Jobs) -> list[Line]:
             except CdfssError as error:
                 lines.append(Line(name, str(error), "note"))
                 continue
-            root = f"{settings['root']}"
-            lines.append(
-                Line(name, root if there else f"{root} is not a folder", "ok" if there else "note")
-            )
+            if there:
+                lines.append(_whole(jobs, name, f"{settings['root']}"))
+            else:
+                lines.append(Line(name, f"{settings['root']} is not a folder", "note"))
             continue
         home, made = places.home(settings), settings["synthetic"] is not None
         if places.marker(settings).is_file():
-            lines.append(Line(name, f"{home}, complete"))
+            lines.append(_whole(jobs, name, f"{home}, complete"))
             continue
         begun = "is there in part, and goes on" if home.is_dir() else "is not there, and comes"
         reason = None if made else download.obstacle(settings)
@@ -153,6 +153,12 @@ def data(jobs: Jobs) -> list[Line]:
         kind = "generated" if made else "download"
         lines.append(Line(name, f"{kind}: {begun} {how} ({home})", "note" if reason else "ok"))
     return lines
+
+
+def _whole(jobs: Jobs, name: str, place: str) -> Line:
+    """A data set that is there, or what is wrong with its files."""
+    problems = preflight.problems_of_data(jobs, name)
+    return Line(name, "; ".join(dict.fromkeys(problems)), "note") if problems else Line(name, place)
 
 
 def next_command(file: Path | None, wrong: bool, jobs: Jobs | None) -> str:
@@ -168,7 +174,8 @@ def next_command(file: Path | None, wrong: bool, jobs: Jobs | None) -> str:
     if jobs is None:
         return "cdfss segment --supports labelled/ --queries new/ --out masks/, or: cdfss init my-run"
     given = f" --configfile {file}" if file else ""
-    if preflight.missing(jobs):
+    data = preflight.needed_data(jobs)
+    if preflight.missing(jobs) or any(preflight.problems_of_data(jobs, name) for name in data):
         return f"cdfss check {file or configuration.DEFAULT}"
     if Path("results", jobs.run.name).is_dir():
         return f"cdfss status{given}"

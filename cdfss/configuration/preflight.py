@@ -106,10 +106,16 @@ def problems(jobs: Jobs, here: bool = True, limit: int | None = None) -> list[st
     lines = missing(jobs)
     if lines:
         return [f"{len(lines)} of the inputs are missing:", *(f"- {line}" for line in lines)]
+    return [line for name in needed_data(jobs) for line in problems_of_data(jobs, name)]
+
+
+def problems_of_data(jobs: Jobs, data: str) -> list[str]:
+    """What is wrong with a data set that is there, by file names alone; empty if nothing."""
+    lines = []
     for name, split in jobs.indexes:
         settings = jobs.index_settings(name, split) | jobs.place_of(name)
         # Without a root of the user's, files are only worth a look once all of them are there.
-        if settings["root"] is not None or _complete(settings):
+        if name == data and (settings["root"] is not None or _complete(settings)):
             lines += _problems_of(jobs, name, split, settings)
     return lines
 

@@ -302,7 +302,46 @@ def test_what_is_made_and_unchanged_is_kept(folder):
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "z.png")
     assert run(folder, Bright(method="other"), write=("polygons",)).made == ["z"]
     assert len(run(folder, Bright(method="other"), write=("polygons",), value_range=(0, 255)).made) == 4
-    assert len((out / "areas.csv").read_text("utf-8").splitlines()) == 4
+    assert len((out / "areas.csv").read_text("utf-8").splitlines()) == 5
+
+
+def test_nothing_that_another_model_made_stays_beside_new_masks(folder):
+    out = folder.parent / "out"
+    run(folder, write=EVERYTHING)
+    (out / "report.html").write_text("of the first model")
+    (out / "mine.txt").write_text("a person's own")
+    run(folder, Bright("red", "green"), write=())
+    masks = {"b ü.png", "more_a.png", "new_a.png"}
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert files == {RECORD, "areas.csv", "mine.txt", *masks}
+    assert "green" in (out / "areas.csv").read_text("utf-8")
+
+
+def test_what_the_same_model_made_before_stays_and_is_still_known(folder):
+    out = folder.parent / "out"
+    run(folder, write=("overlays", "coco"))
+    assert len(run(folder, write=("polygons",)).made) == 3
+    assert (out / "overlays" / "b ü.jpg").is_file()
+    assert len(json.loads((out / "coco.json").read_text("utf-8"))["images"]) == 3
+    assert run(folder, write=("overlays", "polygons", "coco")).made == []
+
+
+@pytest.mark.parametrize("content", [b'{"name": "new_a"}\n', b"\xff\xfe\n", b"[]\n3\n", b"\x00" * 50])
+def test_a_record_that_is_damaged_is_made_anew(content, folder):
+    run(folder)
+    (folder.parent / "out" / RECORD).write_bytes(content)
+    assert len(run(folder).made) == 3
+    assert run(folder).made == []
+
+
+def test_a_foreign_record_removes_nothing_outside_its_folder(folder):
+    out = folder.parent / "out"
+    run(folder)
+    lines = [json.loads(line) for line in (out / RECORD).read_text("utf-8").splitlines()]
+    foreign = [line | {"files": ["../new/a.png", str(folder / "a.png")], "model": "x"} for line in lines]
+    (out / RECORD).write_text("".join(json.dumps(line) + "\n" for line in foreign), "utf-8")
+    assert len(run(folder).made) == 3
+    assert (folder / "a.png").is_file()
 
 
 def test_a_run_that_was_killed_goes_on(folder):

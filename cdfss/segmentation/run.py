@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # What can be written besides masks.
 WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
 USUAL = ("overlays", "areas")
+OF_ALL = ("report.html", "report.json")  # what a command writes of a model beside the masks
 UNSAFE = '/\\:*?"<>|'  # in names of folders on one system or another
 
 # Seconds a megapixel: for reading a picture and writing what is of it, for its polygons, and for the
@@ -123,6 +124,7 @@ def segment_all(
         before, started = len(queries) - len(waiting), time.monotonic()
         progress(before, len(queries), sum(expected))
         for number, (query, content, _) in enumerate(waiting, 1):
+            record.clear(query.name, content, model)
             try:
                 made = _segment(segmenter, query, out, write, value_range)
             except (_Unsegmented, MemoryError) as error:
@@ -167,6 +169,9 @@ def _check(queries: Sequence[Query], out: Path, write: Collection[str]) -> None:
             )
 
 
+NEEDED = {"name", "file", "sha256", "model", "write", "files", "height", "width", "areas"}  # of a line
+
+
 class _Record:
     """What runs made in a folder: a line of JSON for each picture, the last one of a name counts."""
 
@@ -177,8 +182,10 @@ class _Record:
         content = file.read()
         for line in content.split("\n"):  # splitlines would split names that hold other separators
             try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+                made = json.loads(line)
+                if made.keys() >= NEEDED:
+                    self._take(made)
+            except (ValueError, AttributeError, TypeError):  # the last line of a run that was killed
                 continue
         if content and not content.endswith("\n"):
             file.write("\n")
@@ -188,12 +195,36 @@ class _Record:
         made = self.made.get(name)
         return (
             made is not None
-            and (made["sha256"], made["model"]) == (content, model)
+            and self._is_of(made, content, model)
             and set(write) <= set(made["write"])
             and all((self.out / path).exists() for path in made["files"])
         )
 
+    @staticmethod
+    def _is_of(made: dict, content: str, model: str) -> bool:
+        return (made["sha256"], made["model"]) == (content, model)
+
+    def clear(self, name: str, content: str, model: str) -> None:
+        """Remove what another model made under a name, or this one of another content.
+
+        Not all of it is written anew, and the rest would lie beside new masks as if it were of them.
+        """
+        made = self.made.get(name)
+        if made is None or self._is_of(made, content, model):
+            return
+        within = self.out.resolve()
+        for path in [*made["files"], *(OF_ALL if made["model"] != model else ())]:
+            file = self.out / path
+            if within in file.resolve().parents:
+                file.unlink(missing_ok=True)
+
     def add(self, made: dict) -> None:
+        """Note what was made; what an earlier run made of the same beside it is still there."""
+        earlier = self.made.get(made["name"])
+        if earlier is not None and self._is_of(earlier, made["sha256"], made["model"]):
+            made = earlier | made
+            for key in ("write", "files"):
+                made[key] = list(dict.fromkeys([*made[key], *earlier[key]]))
         self.file.write(json.dumps(made, ensure_ascii=False) + "\n")
         self.file.flush()
         self._take(made)
@@ -217,7 +248,9 @@ def _recording(out: Path) -> Iterator[_Record]:
         CdfssError: while another run writes there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / RECORD).open("a+", encoding="utf-8") as file:
+    if (out / RECORD).is_dir():
+        raise CdfssError(f"{out / RECORD}: is a folder, and a file of what is made goes there; remove it")
+    with (out / RECORD).open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -362,17 +395,23 @@ def _folders(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _together(segmenter: "Segmenter", record: _Record, model: str, write: Collection[str]) -> list[Path]:
-    """Write what is of all pictures that the model segmented in this folder."""
+    """Write what is of all pictures that the model segmented in this folder.
+
+    What an earlier run wrote of this kind is brought up to date too, or removed.
+    """
     made, files = record.of(model), []
-    if "areas" in write:
-        files.append(record.out / "areas.csv")
-        with replacing(files[-1]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, outputs.AREAS)
-            table.writeheader()
-            table.writerows(row for entry in made for row in entry["areas"])
-    if "coco" in write:
-        files.append(record.out / "coco.json")
+    table, whole = record.out / "areas.csv", record.out / "coco.json"
+    if "areas" in write or table.exists():
+        files.append(table)
+        with replacing(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.DictWriter(file, outputs.AREAS)
+            rows.writeheader()
+            rows.writerows(row for entry in made for row in entry["areas"])
+    if "coco" in write or (whole.exists() and all("coco" in entry for entry in made)):
+        files.append(whole)
         outputs.write_json(
             files[-1], outputs.coco([entry for entry in made if "coco" in entry], segmenter.values)
         )
+    else:
+        whole.unlink(missing_ok=True)
     return files

@@ -251,6 +251,27 @@ def test_arrays_of_pictures_and_masks_by_class():
     assert supports.classes["tree"][0].picture is supports.classes["roof"][1].picture
 
 
+def test_pictures_of_the_same_name_are_told_apart(tmp_path):
+    for case in "ab":
+        (tmp_path / case).mkdir()
+        picture(tmp_path / case / "image.jpg")
+        save(tmp_path / case / "image_mask.png", shape())
+    expected = ["image", "b_image_jpg"]
+    cases = sorted(tmp_path.glob("*/image.jpg")), sorted(tmp_path.glob("*/*_mask.png"))
+    assert [one.name for one in of_arrays(*cases).classes["foreground"]] == expected
+    by_glob = read(str(tmp_path / "*" / "*"))
+    assert [one.name for one in by_glob.classes["foreground"]] == expected
+    same = of_arrays([cases[0][0]] * 2, {"a": [shape()] * 2, "b": [shape()] * 2})
+    names = [[one.name for one in of] for of in same.classes.values()]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 2
+
+
+def test_a_mask_of_another_class_value_is_not_taken_for_an_empty_one():
+    with pytest.raises(CdfssError, match="the values 2 and no foreground"):
+        of_arrays(RANDOM[:2], [shape(1), shape(2)])
+
+
 def test_label_maps_in_arrays_need_no_word():
     assert of_arrays(RANDOM[0], classes(1, 3)).values == {"1": 1, "3": 3}
     assert list(of_arrays(RANDOM[0], classes(1, 3), names={1: "a", 3: "b"}).classes) == ["a", "b"]
@@ -294,6 +315,12 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         other.write(file.read())
     with pytest.raises(CdfssError, match=r"a\\xff\.png: its name is not UTF-8; rename it"):
         queries(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (1, 3)])
+def test_a_picture_of_a_single_row_or_column_is_read_as_it_is(size):
+    values = np.random.RandomState(0).randint(0, 256, (*size, 3)).astype(np.uint8)
+    assert np.array_equal(read_query(values), values)
 
 
 def test_a_query_is_read_upright_and_deep_ones_in_their_range(tmp_path):

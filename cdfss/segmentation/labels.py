@@ -113,9 +113,12 @@ def binary(mask: Picture, meaning: Labels, reading: Reading) -> tuple[np.ndarray
     if meaning.unknown is None:
         source = source_of(mask, is_mask=True)
         try:
-            return binary_foreground(source, reading), None
+            foreground = binary_foreground(source, reading)
         except ValueError as error:
             raise ValueError(_or_classes(mask, str(error), reading)) from error
+        if not foreground.any():
+            _must_be_empty(mask, reading)
+        return foreground, None
     values = label_map(mask, meaning, reading)
     areas = _areas_in_words(values)
     unknown = areas.pop(shown(meaning.unknown), None)
@@ -135,6 +138,20 @@ def _or_classes(mask: Picture, said: str, reading: Reading) -> str:
     except ValueError:
         return said
     return f"has {_some(keys)}: {_CLASSES}; else {SEVERAL}"
+
+
+def _must_be_empty(mask: Picture, reading: Reading) -> None:
+    """Refuse a mask of a dark value, which would count as a picture without the class."""
+    try:
+        areas = _areas_in_words(label_map(mask, Labels("map"), reading))
+    except ValueError:
+        return
+    areas.pop(_background(areas), None)
+    if areas:
+        raise ValueError(
+            f"has {_some(list(areas))} and no foreground (from 128, or 1 beside 0); {_CLASSES}; else save "
+            "it with 255 for foreground"
+        )
 
 
 def _areas_in_words(values: np.ndarray) -> dict[str, np.ndarray]:

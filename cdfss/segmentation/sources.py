@@ -62,8 +62,11 @@ def source_of(given: Picture, is_mask: bool) -> str | Image.Image:
     values = np.asarray(given)  # of a tensor too
     if values.dtype.kind not in "buif":
         raise ValueError(f"is a {type(given).__name__}; expected a path, an array or an image of Pillow")
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    one_of_several = (
+        values.ndim == 3 and values.shape[0] == 1 and (is_mask or values.shape[2] not in (3, 4))
+    )
+    if one_of_several or (values.ndim == 3 and values.shape[2] == 1):
+        values = values[0] if one_of_several else values[..., 0]
     expected = "(H, W)" if is_mask else "(H, W, 3) or (H, W)"
     if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (3, 4):
         raise ValueError(

@@ -282,9 +282,27 @@ def of_pairs(found: pairing.Found) -> list[Given]:
     return [(pair.image.stem, pair.image, pair.mask, pair.class_name) for pair in found.pairs]
 
 
+def _named_apart(given: list[Given]) -> list[Given]:
+    """Different pictures of a class under different names: their folder in front, or a number behind.
+
+    Names tell pictures apart where one is left out to be predicted from the others.
+    """
+    named: list[Given] = []
+    taken: set[tuple[str | None, str]] = set()
+    for name, picture, mask, class_name in given:
+        ways = [name]
+        if isinstance(picture, str | os.PathLike):
+            ways += [_told_apart(Path(picture), folders, True) for folders in (1, 2, 3, 4)]
+        ways += [f"{name} ({number})" for number in range(2, len(given) + 2)]
+        name = next(way for way in ways if (class_name, way) not in taken)
+        taken.add((class_name, name))
+        named.append((name, picture, mask, class_name))
+    return named
+
+
 def decode(given: list[Given], meaning: Labels, reading: Reading) -> tuple[list[Item], list[Problem]]:
     """Pictures and masks that can be used, and what is wrong with others."""
-    problems: list[Problem] = []
+    given, problems = _named_apart(given), []
     pictures: dict = {}  # of a picture in several classes there is one array
     items = []
     for name, picture, mask, class_name in given:

@@ -579,7 +579,7 @@ class _Queries:
         self._given = given
         self._names: list[str] = []
         self._vectors: list[np.ndarray] = []
-        pictures = {picture_of(one): one.picture for of in supports.classes.values() for one in of}
+        pictures = {id(one.picture): one.picture for of in supports.classes.values() for one in of}
         self._labelled = [self._vector(picture) for picture in pictures.values()]
 
     def add(self, name: str, picture: np.ndarray) -> None:

@@ -325,6 +325,16 @@ def nearest_at_own_size(mask):
     return np.array(seen.resize(mask.shape[::-1], Image.Resampling.BILINEAR)) > 0.5
 
 
+def test_auto_chooses_by_the_tiles_that_are_learnt_from(monkeypatch):
+    from cdfss.segmentation import trust
+
+    seen = []
+    chosen = trust.Candidate("prototypes", "prototypes"), "said"
+    monkeypatch.setattr(trust, "choose", lambda given, **how: seen.append(given) or chosen)
+    cdfss.fit([PICTURES[0]], [MASKS[0]], method="auto", size=64, tile=48)
+    assert {one.picture.shape for one in seen[0].classes["foreground"]} == {(48, 48, 3)}
+
+
 def test_auto_takes_what_trust_chooses_and_says_so(monkeypatch):
     from cdfss.segmentation import trust
 

@@ -112,14 +112,17 @@ def fit_supports(
     _check_size(size)
     if tile is not None and not (isinstance(tile, int) and tile >= LEAST_SIZE):
         raise CdfssError(f"tile is {tile!r}; expected a whole number of pixels, at least {LEAST_SIZE}")
-    remarks: list[str] = []
+    sides = [max(one.picture.shape[:2]) for of in supports.classes.values() for one in of]
+    seen, remarks = supports, []
+    if tile is not None:
+        seen, remarks = tiles.cut(supports, tile)
     if method == "auto":
         if settings:
             raise CdfssError("settings are those of one method, and method 'auto' chooses; name the method")
         from cdfss.segmentation import trust
 
         best, remark = trust.choose(
-            supports,
+            seen,
             backbone=backbone,
             size=size,
             checkpoint=checkpoint and str(checkpoint),
@@ -134,11 +137,6 @@ def fit_supports(
     kind = known.find(method)
     plain = _plain(method, settings or {})
     files = _files(method, backbone, checkpoint, weights)
-    sides = [max(one.picture.shape[:2]) for of in supports.classes.values() for one in of]
-    seen = supports
-    if tile is not None:
-        seen, said = tiles.cut(supports, tile)
-        remarks += said
     seen, said = usable(at_size(seen, size), kind, method)
     how = {
         "method": method,

@@ -18,7 +18,7 @@ from test_spent import benchmark
 
 from cdfss import configuration
 from cdfss.commands import status as status_command
-from cdfss.commands.main import PLACES, cli
+from cdfss.commands.main import PLACES, cli, main
 from cdfss.configuration import estimate
 from cdfss.configuration.jobs import Jobs
 from cdfss.evaluation import results
@@ -441,3 +441,16 @@ def test_init_overwrites_nothing(tmp_path):
     assert (tmp_path / "mine" / "config" / "config.yaml").is_file()
     done = run("init", tmp_path / "mine")
     assert (done.exit_code, "would be overwritten" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--names", "1=a", "--names", "1=b"], "--names says twice"),
+        (["--unknown", "²"], "neither a whole number"),
+        (["--save", "."], "is a directory"),
+    ],
+)
+def test_what_is_said_twice_or_cannot_be_is_no_command_line(more, words, capsys):
+    assert main(["fit", "--supports", "x", "--save", "y.cdfss", *more]) == 2
+    assert words in capsys.readouterr().err

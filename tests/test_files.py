@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from cdfss.errors import CdfssError
 from cdfss.running import files
 
 HOLD = """
@@ -44,3 +45,12 @@ def test_temporary_folders_of_killed_processes_are_removed_and_those_of_running_
         raise ValueError("odd")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared-3", "prepared-4"]
     assert (tmp_path / "prepared-3" / "piece").read_text() == "whole"
+
+
+@pytest.mark.parametrize(("name", "words"), [("folder", "is a folder"), ("file/x", "file is a file")])
+def test_a_file_in_the_place_of_a_folder_or_below_a_file_is_refused_in_words(name, words, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(CdfssError, match=words), files.replacing(tmp_path / name):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

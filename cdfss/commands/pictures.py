@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 Key = int | tuple[int, int, int]
 
 
@@ -17,7 +17,7 @@ class _Key(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Key:
         text = str(value).strip()
-        if text.isdigit():
+        if text.isdecimal():
             return int(text)
         digits = text.removeprefix("#")
         try:
@@ -135,7 +135,17 @@ def read(supports: tuple[str, ...], given: dict[str, Any]) -> Any:
 def meaning(given: dict[str, Any]) -> dict[str, Any]:
     """What masks mean, by the options of LABELLED."""
     keys = ("labels", "unknown", "value_range")
-    return {key: given[key] for key in keys} | {"names": dict(given["names"]) or None}
+    return {key: given[key] for key in keys} | {"names": _once("--names", given["names"]) or None}
+
+
+def _once(option: str, pairs: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
+    """Pairs of KEY=VALUE by key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise click.UsageError(f"{option} says twice what {twice} is; expected it once")
+    return found
 
 
 def fitted(supports: Any, given: dict[str, Any]) -> Any:
@@ -144,7 +154,9 @@ def fitted(supports: Any, given: dict[str, Any]) -> Any:
 
     keys = ("method", "backbone", "weights", "checkpoint", "size", "tile", "device")
     return segmenter.fit_supports(
-        supports, settings=dict(given["settings"]) or None, **{key: given[key] for key in keys}
+        supports,
+        settings=_once("--setting", given["settings"]) or None,
+        **{key: given[key] for key in keys},
     )
 
 

@@ -23,7 +23,9 @@ REPORTED = 200  # queries that a report looks at, evenly chosen
 @click.option(
     "--queries", multiple=True, required=True, help="Pictures to segment: folder, files or globs."
 )
-@click.option("--out", type=pictures.FILE, required=True, help="Folder that masks are written to.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder that masks are written to."
+)
 @click.option("--model", type=pictures.FILE, help="What `cdfss fit` saved, instead of --supports.")
 @click.option("--save", type=pictures.FILE, help="Save what was learnt, for --model.")
 @click.option(

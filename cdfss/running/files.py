@@ -25,9 +25,15 @@ def replacing(path: str | Path):
     After an error, or a kill, `path` is as it was before.
 
     Raises:
-        CdfssError: when the disk is full or the folder may not be written to.
+        CdfssError: when the disk is full or the folder may not be written to; when `path` is a
+            folder, or below a file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CdfssError(f"{path} is a folder, and a file is to be written; name a file")
+    above = _nearest(path.parent)
+    if not above.is_dir():
+        raise CdfssError(f"{path} cannot be written: {above} is a file; name a folder that it is to lie in")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with _said(path):
         try:

@@ -379,6 +379,15 @@ def test_a_bad_picture_is_told_and_does_not_end_the_rest(folder):
     assert run(folder).kept == summary.made
 
 
+def test_no_mask_stays_of_a_picture_that_has_become_unreadable(folder):
+    run(folder)
+    (folder / "a.png").write_bytes(b"no picture")
+    assert list(run(folder).failed) == ["new_a"]
+    out = folder.parent / "out"
+    assert not (out / "new_a.png").exists()
+    assert "new_a" not in (out / "areas.csv").read_text("utf-8")
+
+
 def test_a_picture_that_takes_too_much_memory_does_not_end_the_rest(folder):
     class Greedy(Bright):
         def predict(self, picture):

@@ -113,8 +113,13 @@ def segment_all(
                 content = file_hash(query.path)
                 if record.has(query.name, content, model, write):
                     summary.kept.append(query.name)
-                else:
-                    waiting.append((query, content, _work(query, segmenter, write, value_range)))
+                    continue
+                try:
+                    work = _work(query, segmenter, write, value_range)
+                except ValueError:  # what is there was made of an earlier content
+                    record.clear(query.name, content, model)
+                    raise
+                waiting.append((query, content, work))
             except (OSError, ValueError) as error:
                 fail(query, error)
         view = _seconds_of_view(segmenter) if sum(work.views for *_, work in waiting) > 1 else 0.0

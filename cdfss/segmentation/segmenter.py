@@ -113,7 +113,7 @@ def fit_supports(
     if tile is not None and not (isinstance(tile, int) and tile >= LEAST_SIZE):
         raise CdfssError(f"tile is {tile!r}; expected a whole number of pixels, at least {LEAST_SIZE}")
     sides = [max(one.picture.shape[:2]) for of in supports.classes.values() for one in of]
-    seen, remarks = supports, []
+    seen, remarks = supports, list[str]()
     if tile is not None:
         seen, remarks = tiles.cut(supports, tile)
     if method == "auto":

@@ -300,6 +300,14 @@ def test_outputs_of_an_earlier_run_are_no_queries(tmp_path):
         queries(tmp_path, tmp_path)
 
 
+def test_masks_beside_images_are_no_queries(tmp_path):
+    for path in ("images/a.png", "masks/a.png", "b/images/c.png", "b/masks/c.png"):
+        write(tmp_path / path)
+    found = [query.path.relative_to(tmp_path).as_posix() for query in queries(tmp_path)]
+    assert found == ["b/images/c.png", "images/a.png"]
+    assert len(queries(tmp_path / "masks")) == 1
+
+
 def test_masks_of_any_earlier_run_are_no_queries(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "earlier" / "a.png")

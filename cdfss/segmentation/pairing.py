@@ -93,7 +93,8 @@ def find(supports: Paths, masks: Paths | None = None) -> Found:
 def files(given: Paths, what: str = "picture") -> list[Path]:
     """Pictures that paths, folders and globs name, each once, in order; sub-folders are looked through.
 
-    In a folder, files of other kinds are passed over, and folders that hold masks of an earlier run.
+    In a folder, files of other kinds are passed over, masks/ beside images/, and folders that hold masks of
+    an earlier run.
 
     Raises:
         CdfssError: names a path or a glob that leads to nothing, and a name that is no text.
@@ -117,12 +118,14 @@ def files(given: Paths, what: str = "picture") -> list[Path]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Like os.walk, in order of names, without what systems leave behind and masks of earlier runs."""
+    """Like os.walk, in order of names, without what systems leave behind, masks beside images, and masks of
+    earlier runs."""
     for at, inner, names in os.walk(root):
         if RECORD in names and at != str(root):
             inner.clear()
             continue
-        inner[:] = sorted(name for name in inner if not is_left_behind(name))
+        beside = {"masks"} if "images" in inner else set()
+        inner[:] = sorted(name for name in inner if name not in beside and not is_left_behind(name))
         yield at, inner, names
 
 

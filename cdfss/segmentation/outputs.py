@@ -98,7 +98,7 @@ def draw_text(image: Image.Image, corner: tuple[int, int], text: str, width: int
 def _font() -> ImageFont.FreeTypeFont:
     import matplotlib  # whose font has the letters of many languages
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 14)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 14)
 
 
 def _save(image: Image.Image, path: str | Path, kind: str, **options) -> None:

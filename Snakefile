@@ -22,7 +22,7 @@ from cdfss.errors import CdfssError
 # A configuration file with a name is a run of its own; one without adds to the default: that of the
 # working folder, or else of the workflow. Of a workflow that has this one as a module, it is the
 # configuration that it hands over.
-MODULE = not workflow.modifier.is_main_snakefile()
+MODULE = workflow.modifier.base_snakefile is not None
 default = Path("config/config.yaml")
 default = default if default.is_file() else HERE / default
 try:

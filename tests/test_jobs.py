@@ -164,7 +164,7 @@ def ended(processes):
 @pytest.mark.parametrize("whole", [False, True], ids=["job", "group"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_job_and_its_workers_in_words(name, whole, tmp_path):
-    process, everyone = begin(WAITING, tmp_path / "j.log")
+    process, everyone = begin(WAITING, tmp_path / "j.log", CDFSS_RUN=stopping.this_run())
     number = getattr(signal, name)
     (os.killpg if whole else os.kill)(process.pid, number)
     output = process.communicate(timeout=stopping.GRACE + 5)[0]

@@ -12,7 +12,7 @@ from PIL import Image
 from cdfss import CdfssError
 from cdfss.segmentation import outputs, polygons
 from cdfss.segmentation.run import RECORD, segment_all
-from cdfss.segmentation.supports import queries
+from cdfss.segmentation.supports import queries, read_query
 
 VALUES = {"road": 1, "tree": 2, "car": 7}
 COLOURS = {"road": (213, 94, 0), "tree": (86, 180, 233), "car": (240, 228, 66)}
@@ -216,8 +216,11 @@ class Bright:
         self.classes = classes or ("red",)
         self.values = {name: number for number, name in enumerate(self.classes, 1)}
         self.colours = {name: (250, 10 * number, 0) for number, name in enumerate(self.classes)}
-        self.how = {"size": 16, "tile": 60, "method": "bright", **how}
+        self.how = {"size": 16, "tile": 60, "method": "bright", "value_range": None, **how}
         self.seen = []
+
+    def read(self, picture):
+        return read_query(picture, self.how["value_range"])
 
     def probabilities(self, picture):
         self.seen.append(picture.shape)
@@ -301,7 +304,7 @@ def test_what_is_made_and_unchanged_is_kept(folder):
     assert run(folder, Bright(method="other"), write=("polygons",)).made != []  # not written before
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "z.png")
     assert run(folder, Bright(method="other"), write=("polygons",)).made == ["z"]
-    assert len(run(folder, Bright(method="other"), write=("polygons",), value_range=(0, 255)).made) == 4
+    assert len(run(folder, Bright(method="other", value_range=(0, 255)), write=("polygons",)).made) == 4
     assert len((out / "areas.csv").read_text("utf-8").splitlines()) == 5
 
 

@@ -72,6 +72,24 @@ def test_a_loaded_file_predicts_the_same_bits_and_says_what_made_it(fitted, tmp_
     assert (tmp_path / "mine.cdfss").stat().st_size < 2 * (3 * 64**2 + 64**2 // 8) + 4000
 
 
+def test_new_pictures_are_read_in_the_range_of_the_labelled_ones(tmp_path):
+    pictures, masks = discs(3, size=64)
+    deep = [16 * picture[..., 0].astype(np.uint16) for picture in pictures]
+    for number, values in enumerate(deep):
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    made = cdfss.fit(paths[:2], list(masks[:2]), size=64, method="prototypes", value_range=(0, 4095))
+    made.save(tmp_path / "m.cdfss")
+    loaded = cdfss.load(tmp_path / "m.cdfss")
+    assert loaded.how["value_range"] == [0, 4095]
+    assert loaded.supports.value_range == (0, 4095)
+    for one in (made, loaded):
+        assert np.array_equal(
+            one.read(paths[2]), np.stack([(deep[2] / 4095 * 255 + 0.5).astype(np.uint8)] * 3, 2)
+        )
+        assert np.array_equal(one.predict(paths[2]), made.predict(made.read(paths[2])))
+
+
 def with_entry(path, change):
     """A copy of a saved file whose metadata `change` has changed."""
     content = path.read_bytes()

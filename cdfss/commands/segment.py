@@ -9,7 +9,10 @@ from cdfss.commands import pictures
 from cdfss.commands.main import Stopped, as_json, print_json, progress, rewrite
 
 WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
-OF_A_FIT = ("masks", "labels", "unknown", "names", "method", "settings", "backbone", "size", "tile", "save")
+OF_A_FIT = (
+    *("masks", "labels", "unknown", "names", "value_range"),
+    *("method", "settings", "backbone", "size", "tile", "save"),
+)
 REPORTED = 200  # queries that a report looks at, evenly chosen
 
 
@@ -113,7 +116,6 @@ def _segment(supports, queries, out, model, save, writes, wants_report, given) -
         wanted,
         out,
         [name for name in writes if name != "masks"] if writes else run.USUAL,
-        value_range=given["value_range"],
         say=progress,
         progress=step,
     )

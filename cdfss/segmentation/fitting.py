@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def at_size(supports: Supports, size: int) -> Supports:
         return Support(one.name, picture, mask, unknown)
 
     classes = {label: [seen(label, one) for one in of] for label, of in supports.classes.items()}
-    return Supports(classes, supports.values, supports.colours, supports.complete)
+    return replace(supports, classes=classes)
 
 
 def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports, list[str]]:
@@ -79,7 +80,7 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
         if not kind.takes_unknown and any(o.unknown is not None and o.unknown.any() for o in helpful):
             remarks.append(f"{label}: {name} takes unknown pixels as background")
         classes[label] = helpful
-    return Supports(classes, supports.values, supports.colours, supports.complete), remarks
+    return replace(supports, classes=classes), remarks
 
 
 def _filled(one: Support) -> bool:

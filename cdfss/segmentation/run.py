@@ -22,7 +22,7 @@ from cdfss.running.provenance import digest
 from cdfss.segmentation import outputs, tiles
 from cdfss.segmentation.pairing import RECORD
 from cdfss.segmentation.sources import own_reading
-from cdfss.segmentation.supports import Query, read_query
+from cdfss.segmentation.supports import Query
 
 if TYPE_CHECKING:
     from cdfss.segmentation.segmenter import Segmenter
@@ -79,7 +79,6 @@ def segment_all(
     out: str | Path,
     write: Collection[str] = USUAL,
     *,
-    value_range: tuple[float, float] | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int, float], None] = lambda done, total, left: None,
 ) -> Summary:
@@ -90,7 +89,6 @@ def segment_all(
 
     Args:
         write: names of WRITES.
-        value_range: values of black and white in pictures of more than 8 bits.
         say: takes lines for people: before the first picture what the run will take, then what fails.
         progress: takes the number of pictures that are done, of all, and seconds left, after each.
 
@@ -99,7 +97,7 @@ def segment_all(
     """
     begin, out = time.monotonic(), Path(out)
     _check(queries, out, write)
-    model = model_hash(segmenter, value_range)
+    model = model_hash(segmenter)
     summary = Summary()
 
     def fail(query, error):
@@ -115,7 +113,7 @@ def segment_all(
                     summary.kept.append(query.name)
                     continue
                 try:
-                    work = _work(query, segmenter, write, value_range)
+                    work = _work(query, segmenter, write)
                 except ValueError:  # what is there was made of an earlier content
                     record.clear(query.name, content, model)
                     raise
@@ -131,7 +129,7 @@ def segment_all(
         for number, (query, content, _) in enumerate(waiting, 1):
             record.clear(query.name, content, model)
             try:
-                made = _segment(segmenter, query, out, write, value_range)
+                made = _segment(segmenter, query, out, write)
             except (_Unsegmented, MemoryError) as error:
                 fail(query, error)
             else:
@@ -144,9 +142,9 @@ def segment_all(
     return summary
 
 
-def model_hash(segmenter: "Segmenter", value_range: tuple[float, float] | None) -> str:
+def model_hash(segmenter: "Segmenter") -> str:
     """Of what a segmenter was made from, how its classes are written, and how pictures are read."""
-    return digest([segmenter.how, segmenter.values, segmenter.colours, value_range])
+    return digest([segmenter.how, segmenter.values, segmenter.colours])
 
 
 def _check(queries: Sequence[Query], out: Path, write: Collection[str]) -> None:
@@ -267,9 +265,9 @@ def _recording(out: Path) -> Iterator[_Record]:
         yield _Record(out, file)
 
 
-def _work(query: Query, segmenter: "Segmenter", write: Collection[str], value_range) -> Work:
+def _work(query: Query, segmenter: "Segmenter", write: Collection[str]) -> Work:
     """By the size that a picture's header says."""
-    with opened(query.path, own_reading(value_range)) as image:
+    with opened(query.path, own_reading()) as image:
         width, height = image.size
     tile = segmenter.how["tile"]
     views = 1
@@ -327,7 +325,7 @@ class _Unsegmented(CdfssError):
     """A picture that cannot be read or segmented; others may."""
 
 
-def _segment(segmenter: "Segmenter", query: Query, out: Path, write: Collection[str], value_range) -> dict:
+def _segment(segmenter: "Segmenter", query: Query, out: Path, write: Collection[str]) -> dict:
     """Segment a picture and write what is wanted; what the record says of it.
 
     Raises:
@@ -336,7 +334,7 @@ def _segment(segmenter: "Segmenter", query: Query, out: Path, write: Collection[
     """
     probabilities = None
     try:
-        picture = read_query(query, value_range)
+        picture = segmenter.read(query)
         if _needs_probabilities(write):
             probabilities = segmenter.probabilities(picture)
             labels = segmenter.labels(probabilities)

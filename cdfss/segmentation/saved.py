@@ -138,6 +138,7 @@ def _supports(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Supports:
         {of["name"]: of["value"] for of in facts["classes"]},
         {of["name"]: tuple(of["colour"]) for of in facts["classes"]},
         facts["complete"],
+        facts["how"]["value_range"] and tuple(facts["how"]["value_range"]),
     )
 
 

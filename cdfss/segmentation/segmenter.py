@@ -47,6 +47,7 @@ def fit(
     seed: int = 0,
     names: Mapping[int | Colour, str] | None = None,
     unknown: int | Colour | None = None,
+    value_range: tuple[float, float] | None = None,
     tile: int | None = None,
 ) -> "Segmenter":
     """Learn to segment from a few labelled pictures.
@@ -55,14 +56,15 @@ def fit(
         images: k labelled pictures: paths, arrays (H, W, 3) uint8, or Pillow's images.
         masks: of each picture, of its height and width, as `supports.of_arrays` takes them: paths, arrays
             (H, W) or Pillow's images; or such lists by name of class.
-        names, unknown: of classes, and the value of unlabelled pixels, as `supports.of_arrays`.
+        names, unknown, value_range: of classes, the value of unlabelled pixels, and the values of black and
+            white in pictures of more than 8 bits, new ones too, as `supports.of_arrays`.
         method, others: as `fit_supports`.
 
     Raises:
         CdfssError: says what is wrong with which picture, mask or argument, and what to do.
     """
     return fit_supports(
-        of_arrays(images, masks, names=names, unknown=unknown),
+        of_arrays(images, masks, names=names, unknown=unknown, value_range=value_range),
         method=method,
         backbone=backbone,
         settings=settings,
@@ -146,6 +148,7 @@ def fit_supports(
         "size": size,
         "seed": seed,
         "tile": int(np.median(sides)) if tile is None else tile,
+        "value_range": supports.value_range,
         "remarks": remarks + said,
         "supports": [
             {"class": label, "name": one.name, "sha256": _hash(one)}
@@ -207,8 +210,8 @@ class Segmenter:
         classes: names, in order.
         values: of each class in label maps, 1 to 255; 0 is background.
         colours: of each class, RGB.
-        how: what made it: method, settings, codes, backbone, checkpoint, weights, size, seed, tile, remarks
-            (sentences for people), hashes of the supports, versions.
+        how: what made it: method, settings, codes, backbone, checkpoint, weights, size, seed, tile, value
+            range, remarks (sentences for people), hashes of the supports, versions.
         supports: as the method sees them, (S, S).
     """
 
@@ -228,6 +231,14 @@ class Segmenter:
             for label, of in supports.classes.items()
         ]
 
+    def read(self, picture: Picture | Query) -> np.ndarray:
+        """A picture as the supports were read, upright and at its own size, (H, W, 3) uint8.
+
+        Raises:
+            CdfssError: says in one line what is wrong with it.
+        """
+        return read_query(picture, self.how["value_range"])
+
     def probabilities(self, picture: Picture) -> np.ndarray:
         """Of each class at each pixel of a picture, at its own size.
 
@@ -241,7 +252,7 @@ class Segmenter:
         Raises:
             CdfssError: for a picture that cannot be read, and when there is too little memory.
         """
-        whole, done = read_query(picture), 0
+        whole, done = self.read(picture), 0
         found = np.empty((len(self.classes), *whole.shape[:2]), np.float32)
         for strip in self._strips(whole):
             found[:, done : done + strip.shape[1]] = strip
@@ -253,7 +264,7 @@ class Segmenter:
 
         Args, raises: as `probabilities`.
         """
-        return np.concatenate([self.labels(strip) for strip in self._strips(read_query(picture))])
+        return np.concatenate([self.labels(strip) for strip in self._strips(self.read(picture))])
 
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
         """(C, H, W) -> label map (H, W) uint8: the most probable class from 0.5 on, else background."""
@@ -289,7 +300,7 @@ class Segmenter:
         from cdfss.segmentation import trust
 
         named = (
-            (one.name if isinstance(one, Query) else name_of(one, number), read_query(one))
+            (one.name if isinstance(one, Query) else name_of(one, number), self.read(one))
             for number, one in enumerate(queries)
         )
         return trust.report(

@@ -4,7 +4,7 @@ import colorsys
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -69,12 +69,14 @@ class Supports:
         colours: of each class, RGB, for overlays and palettes.
         complete: whether every picture is labelled for every class, as in label maps: it is then in the
             lists of all, and its mask is empty where it does not show a class.
+        value_range: values of black and white with which pictures of more than 8 bits were read.
     """
 
     classes: dict[str, list[Support]]
     values: dict[str, int]
     colours: dict[str, Colour]
     complete: bool
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def read(
     items, problems = decode(of_pairs(found), meaning, reading)
     if problems:
         raise CdfssError(listed(found.place, problems))
-    return by_class(found.place, items, meaning)
+    return replace(by_class(found.place, items, meaning), value_range=value_range)
 
 
 def of_arrays(
@@ -129,6 +131,7 @@ def of_arrays(
     masks: Picture | Sequence[Picture] | Mapping[str, Picture | Sequence[Picture]],
     names: Mapping[Key, str] | None = None,
     unknown: Key | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Supports:
     """Labelled pictures from arrays, paths or Pillow's images.
 
@@ -138,6 +141,7 @@ def of_arrays(
             of class such masks of one foreground, with None where a picture is not labelled for it.
         names: of classes by their value in label maps; arrays of small whole numbers need none.
         unknown: value of pixels of which nothing is said.
+        value_range: values of black and white in pictures of more than 8 bits.
 
     Raises:
         CdfssError: says which picture or mask cannot be used, and what to do.
@@ -163,10 +167,10 @@ def of_arrays(
     maps = None in of_class and names is None and any(_holds_classes(mask) for _, _, mask, _ in given_items)
     meaning = labels_of("map" if maps else None, names, unknown)
     place = "images and masks"
-    items, problems = decode(given_items, meaning, own_reading())
+    items, problems = decode(given_items, meaning, own_reading(value_range))
     if problems:
         raise CdfssError(listed(place, problems))
-    return by_class(place, items, meaning)
+    return replace(by_class(place, items, meaning), value_range=value_range)
 
 
 def _holds_classes(mask: Picture) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -108,4 +109,4 @@ def cut(supports: Supports, tile: int) -> tuple[Supports, list[str]]:
             remarks.append(
                 f"{label}: {len(of)} supports are seen in {len(classes[label])} of {len(all_parts)} tiles"
             )
-    return Supports(classes, supports.values, supports.colours, supports.complete), remarks
+    return replace(supports, classes=classes), remarks

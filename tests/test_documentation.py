@@ -11,6 +11,7 @@ Python without a title is run; of `bash` each line is a command:
     all else        has to be in NOT_RUN
 """
 
+import os
 import re
 import runpy
 import shlex
@@ -21,6 +22,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
@@ -182,7 +184,8 @@ def plan(words: list[str], capfd) -> None:
     """A dry run of Snakemake in this process: starting others would take most of the time."""
     from snakemake.cli import main
 
-    with pytest.raises(SystemExit) as ended:
+    # What it sets is for its jobs, and not for tests that come after.
+    with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
         main([*words, *([] if {"-n", "--lint"} & set(words) else ["-n"])])
     said = capfd.readouterr()
     assert ended.value.code in (0, None), said.err[-3000:]

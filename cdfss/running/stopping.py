@@ -87,12 +87,12 @@ def end_with(process: int) -> None:
 
 
 def leave(status: int) -> None:
-    """End this process at once, where it is a job of a Snakemake, as if all of it had run.
+    """End this process at once, where it is a job of another one, a Snakemake, as if all of it had run.
 
     Python takes a second of the processor to take down torch's modules one by one; a machine that is
     busy makes several of it, after each job and before a run has ended by a signal.
     """
-    if RUN in os.environ:
+    if os.environ.get(RUN, this_run()) != this_run():
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -99,6 +99,24 @@ def test_a_job_of_snakemake_ends_without_taking_python_down_and_others_go_on(tmp
     assert output().endswith("done\ntidied up\ntaken down\n")
 
 
+POOL = """
+import sys
+from cdfss.data.listing import in_processes
+from cdfss.running.jobs import job
+with job(sys.argv[1]):
+    print(len(list(in_processes(abs, range(200), 2, "mine"))))
+    next(iter(in_processes(abs, range(200), 2, "mine")))
+"""
+
+
+def test_a_job_of_snakemake_with_processes_of_its_own_ends(tmp_path):
+    environment = os.environ | {stopping.RUN: stopping.this_run()}
+    for number in range(8):  # it was now and then that one waited for ever
+        command = [sys.executable, "-c", POOL, str(tmp_path / f"{number}.log")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
+
+
 def test_attempts_that_did_not_end_well_keep_their_logs(tmp_path, capsys):
     log = tmp_path / "logs" / "j.log"
     for line in ("first", "second"):

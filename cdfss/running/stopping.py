@@ -90,9 +90,11 @@ def leave(status: int) -> None:
     """End this process at once, where it is a job of another one, a Snakemake, as if all of it had run.
 
     Python takes a second of the processor to take down torch's modules one by one; a machine that is
-    busy makes several of it, after each job and before a run has ended by a signal.
+    busy makes several of it, after each job and before a run has ended by a signal. All that comes before
+    is done in Python's order: threads end first, those of pools among them, then come exit functions.
     """
     if os.environ.get(RUN, this_run()) != this_run():
+        threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

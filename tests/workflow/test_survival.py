@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import textwrap
 import time
 from contextlib import suppress
 from types import SimpleNamespace
@@ -332,7 +333,7 @@ def test_a_large_file_that_was_only_touched_runs_nothing_again(project):
     """Snakemake alone compares the content of files up to 1 MB; an index of 10,000 pictures is larger."""
     own_data(project)
     script = project.folder / "workflow" / "scripts" / "index.py"
-    script.write_text(script.read_text() + LARGE)
+    script.write_text(script.read_text() + textwrap.indent(LARGE, "    "))  # still in the job
     index = project.folder / "results" / "small" / "index" / "mine" / "test.parquet"
     target = "results/small/rows/mine/copy/1shot-seed0/0.parquet"
     arguments = (target, "--configfile", project.write("c.yaml", SMALL))

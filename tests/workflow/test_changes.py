@@ -1,5 +1,6 @@
 """Edited pictures and changed code: what is noticed, made again, refused; and equal bytes."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import pytest
 import yaml
 from conftest import square_mask, write_picture
 from PIL import Image, ImageOps
+
+from cdfss.reports.tables.writing import RECIPE
 
 from .conftest import Project, prepared
 from .test_plan import SMALL, own_data
@@ -252,6 +255,13 @@ def contents(project):
     }
 
 
+def without_recipe(path, content):
+    """A result but for the names of the files that a table was made from."""
+    if not path.endswith(".origin.json"):
+        return content
+    return {key: value for key, value in json.loads(content).items() if key != RECIPE}
+
+
 def test_the_same_bytes_whatever_cores_and_order(project, finished):
     runs = []
     for cores in (2, 1):
@@ -269,7 +279,7 @@ def test_the_same_bytes_whatever_cores_and_order(project, finished):
     assert len(parts) == 6
     for path, content in first.items():
         if path.startswith(("table", "small/figures", "small/index", "small/episodes", "small/gallery")):
-            assert sharded[path] == content, path
+            assert without_recipe(path, sharded[path]) == without_recipe(path, content), path
     for variant in ("copy", "foreground"):
         folder = project.folder / "results" / "small" / "rows" / "mine" / variant / "1shot-seed0"
         together = pd.concat([pd.read_parquet(file) for file in sorted(folder.iterdir())])

@@ -141,7 +141,7 @@ class Chain:
 
 
 def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undisturbed, tmp_path):
-    with survival.server(pause=0.04) as server:
+    with survival.server(pause=0.08) as server:
         project = survival.make(tmp_path / "project", server.url)
         chain = Chain(project, server, drawn_points(SEED), undisturbed.seconds)
         while chain.go_on():
@@ -160,7 +160,7 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
     # A download goes on where it was: after its kill, and the first bytes, it never begins anew.
     begins = [begin for path, begin in server.begins if path == survival.ARCHIVE]
     assert begins == sorted(set(begins)), begins
-    assert len(begins) == 4, begins
+    assert 3 <= len(begins) <= 4, begins  # on a busy machine the last kill may come after the last byte
 
 
 # What is removed from a copy of the finished run so that it goes on with a stage, and what is then made.

@@ -262,6 +262,8 @@ def stop_at(job: psutil.Process, reached) -> bool:
     with suppress(psutil.NoSuchProcess):
         while job.status() != psutil.STATUS_ZOMBIE:
             job.suspend()
+            while job.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                time.sleep(0.001)  # what is told to stop goes on for a moment
             if reached():
                 return True
             job.resume()

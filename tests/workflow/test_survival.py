@@ -111,7 +111,7 @@ class Chain:
         """Whether a job is where it shall be killed; near it, it goes in small steps and stops."""
         share = self.points[stage][0][1]
         if stage == "download":  # which waits more than it computes
-            return self.server.sent >= share * self.server.size
+            return self.server.sent >= share * self.server.size and bool(survival.log_of(job))
         if stage in BRIEF:
             return survival.stop_at(job, lambda: bool(survival.log_of(job)))
         first, last = self.seconds[stage]
@@ -141,7 +141,7 @@ class Chain:
 
 
 def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undisturbed, tmp_path):
-    with survival.server(pause=0.08) as server:
+    with survival.server(pause=0.04) as server:
         project = survival.make(tmp_path / "project", server.url)
         chain = Chain(project, server, drawn_points(SEED), undisturbed.seconds)
         while chain.go_on():

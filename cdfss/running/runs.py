@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,14 +33,8 @@ def enter(elsewhere: bool) -> list[str]:
     with suppress(OSError):  # a folder that may not be written to; Snakemake says so
         _hold(mine)
     lines, killed = [], []
-    for path in sorted(RECORDS.glob("*.json")):
-        try:
-            run = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # it ended, or begins, just now
+    for path, run in _others():
         here = run["machine"] == mine["machine"]
-        if path in _held:
-            continue
         if here and _is_locked(path):
             lines.append(
                 f"{_name(run)} is at work in this folder. Wait for its end, or end it with: "
@@ -64,15 +59,19 @@ def enter(elsewhere: bool) -> list[str]:
 
 def at_work() -> list[dict]:
     """Records, as `enter` writes them, of this machine's runs that are at work in the working folder."""
-    found = []
+    here = socket.gethostname()
+    return [run for path, run in _others() if run["machine"] == here and _is_locked(path)]
+
+
+def _others() -> Iterator[tuple[Path, dict]]:
+    """Records in the working folder that are not of this process."""
     for path in sorted(RECORDS.glob("*.json")):
         try:
             run = json.loads(path.read_text())
         except (OSError, ValueError):
             continue  # it ended, or begins, just now
-        if run["machine"] == socket.gethostname() and path not in _held and _is_locked(path):
-            found.append(run)
-    return found
+        if path not in _held:
+            yield path, run
 
 
 _held: dict[Path, int] = {}  # records of this process, open and locked

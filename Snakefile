@@ -23,7 +23,7 @@ from cdfss.errors import CdfssError
 # working folder, or else of the workflow. Of a workflow that has this one as a module, it is the
 # configuration that it hands over.
 MODULE = workflow.modifier.base_snakefile is not None
-default = Path("config/config.yaml")
+default = configuration.DEFAULT
 default = default if default.is_file() else HERE / default
 try:
     given = [configuration.check_file(file) for file in workflow.overwrite_configfiles]

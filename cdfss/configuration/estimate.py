@@ -7,14 +7,13 @@ reaches in a matrix product. Everything is scaled from measurements at 400 px.
 import math
 from dataclasses import dataclass, replace
 
-import yaml
-
 from cdfss.configuration.jobs import Jobs
 from cdfss.configuration.preflight import needed_data, weights_file
 from cdfss.configuration.schema import SOURCE_SPLIT
 from cdfss.data import download, places, readers
 from cdfss.errors import CdfssError
 from cdfss.methods.modules.known import WHOLE
+from cdfss.reports import prepared
 
 SIZE = 400  # pixels at which all of this was counted
 # G multiply-adds of a pass at SIZE, counted with torch's FlopCounterMode over the maps that are used.
@@ -164,7 +163,7 @@ def _number(jobs: Jobs, data: str, split: str, kind: str, notes: list[str]) -> i
     if pairs is not None:
         return len(pairs if kind == "entries" else {pair.image for pair in pairs})
     real = settings["synthetic"] is None or jobs.run.scale  # generated as large as the real one
-    published = _published().get(settings["format"], []) if real else []
+    published = prepared.published().get(settings["format"], []) if real else []
     mine = [one for one in published if one.get("split", split) == split]
     of_kind = [one[kind] for one in mine if kind in one] or [
         one["entries"] for one in mine if "entries" in one
@@ -173,12 +172,6 @@ def _number(jobs: Jobs, data: str, split: str, kind: str, notes: list[str]) -> i
         return math.ceil(max(of_kind) * (1.0 if settings["synthetic"] is None else jobs.run.scale or 1.0))
     notes.append(f"{data} ({split}) is not there yet; {ASSUMED} pictures are assumed")
     return ASSUMED
-
-
-def _published() -> dict:
-    from importlib import resources
-
-    return yaml.safe_load(resources.files("cdfss.data").joinpath("published.yaml").read_text("utf-8"))
 
 
 def _data(jobs: Jobs, entries: dict) -> Part:

@@ -72,11 +72,7 @@ class Method(contract.Method):
 
     def fit(self, pictures, masks):
         supports = self._supports(pictures, masks)
-        rate = self.settings.rate
-        if self.settings.chooses_rate:
-            from cdfss.methods.rates import choose
-
-            rate = choose(self._trial, *supports)
+        rate = self.settings.rate_for(self._trial, *supports)
         self._adapted = self._tuned(*supports, rate, self.settings.steps_taken)
 
     def learnt(self):

@@ -219,11 +219,7 @@ class Method(contract.Method):
         Args:
             images, masks: (E, k, 3, S, S) normalised and (E, k, S, S) of 0 and 1.
         """
-        if not self.settings.chooses_rate:
-            return self.settings.rate
-        from cdfss.methods.rates import choose
-
-        return choose(self._trial, images, masks)
+        return self.settings.rate_for(self._trial, images, masks)
 
     def _trial(self, fold):
         from cdfss.methods.hsnet.adaptation import Adaptation

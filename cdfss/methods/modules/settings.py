@@ -78,6 +78,14 @@ class Tuned(contract.Settings):
         """Whether each episode has a rate of its own, chosen from its supports."""
         return self.learning_rate == "auto" and self.steps_taken > 0
 
+    def rate_for(self, trial, supports, masks):
+        """The learning rate of episodes: `rate`, or chosen by `rates.choose`, whose arguments these are."""
+        if not self.chooses_rate:
+            return self.rate
+        from cdfss.methods.rates import choose
+
+        return choose(trial, supports, masks)
+
     @property
     def steps_taken(self) -> int:
         """Steps in every episode."""

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import click
 
-from cdfss.commands.main import as_json, print_json
+from cdfss.commands.main import as_json, configfile, print_json
 
 COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
 @click.command()
-@click.option(
-    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
-)
+@configfile
 @as_json
 @click.pass_context
 def doctor(context: click.Context, configfile: Path | None, as_json: bool) -> None:
@@ -26,12 +24,13 @@ def doctor(context: click.Context, configfile: Path | None, as_json: bool) -> No
     from cdfss.configuration import doctor
     from cdfss.configuration.jobs import Jobs
 
-    lines, jobs = doctor.machine(), None
+    lines, of_data, jobs = doctor.machine(), [], None
     if configfile or configuration.DEFAULT.is_file():
         jobs = Jobs(configuration.load(configfile or configuration.DEFAULT))
-        lines += [*doctor.weights(jobs.run.folder), *doctor.data(jobs)]
+        of_data = doctor.data(jobs)
+        lines += [*doctor.weights(jobs.run.folder), *of_data]
     wrong = any(line.state == "wrong" for line in lines)
-    then = doctor.next_command(configfile, wrong, jobs)
+    then = doctor.next_command(configfile, wrong, jobs, of_data)
     if as_json:
         print_json({"found": list(map(asdict, lines)), "next": then})
     else:

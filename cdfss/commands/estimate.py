@@ -6,13 +6,11 @@ from pathlib import Path
 
 import click
 
-from cdfss.commands.main import as_json, print_json
+from cdfss.commands.main import as_json, configfile, print_json
 
 
 @click.command()
-@click.option(
-    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
-)
+@configfile
 @click.option("--cores", type=click.IntRange(min=1), help="That jobs may use; default: all here.")
 @click.option("--gpus", type=click.IntRange(min=0), help="That jobs may use; default: all here.")
 @as_json

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -104,6 +105,9 @@ def cli(context: click.Context) -> None:
         context.color = False
 
 
+configfile = click.option(
+    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text.")
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import click
 
-from cdfss.commands.main import as_json, print_json, progress
+from cdfss.commands.main import as_json, configfile, print_json, progress
 from cdfss.errors import CdfssError
 
 
 @click.command()
-@click.option(
-    "--configfile", type=click.Path(path_type=Path), help="Of the run; by default config/config.yaml."
-)
+@configfile
 @as_json
 def status(configfile: Path | None, as_json: bool) -> None:
     """How far a run is, what failed, and the time left.

@@ -161,21 +161,21 @@ def _whole(jobs: Jobs, name: str, place: str) -> Line:
     return Line(name, "; ".join(dict.fromkeys(problems)), "note") if problems else Line(name, place)
 
 
-def next_command(file: Path | None, wrong: bool, jobs: Jobs | None) -> str:
+def next_command(file: Path | None, wrong: bool, jobs: Jobs | None, of_data: list[Line]) -> str:
     """The command that a person would most likely run next.
 
     Args:
         file: configuration that was asked about; None for the default.
         wrong: whether something is that nothing works without.
         jobs: of the configuration; None where there is none here.
+        of_data: what `data` found of it.
     """
     if wrong:
         return "mend what is wrong, then: cdfss doctor"
     if jobs is None:
         return "cdfss segment --supports labelled/ --queries new/ --out masks/, or: cdfss init my-run"
     given = f" --configfile {file}" if file else ""
-    data = preflight.needed_data(jobs)
-    if preflight.missing(jobs) or any(preflight.problems_of_data(jobs, name) for name in data):
+    if preflight.missing(jobs) or any(line.state == "note" for line in of_data):
         return f"cdfss check {file or configuration.DEFAULT}"
     if Path("results", jobs.run.name).is_dir():
         return f"cdfss status{given}"

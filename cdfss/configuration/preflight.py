@@ -112,11 +112,11 @@ def problems(jobs: Jobs, here: bool = True, limit: int | None = None) -> list[st
 def problems_of_data(jobs: Jobs, data: str) -> list[str]:
     """What is wrong with a data set that is there, by file names alone; empty if nothing."""
     lines = []
-    for name, split in jobs.indexes:
-        settings = jobs.index_settings(name, split) | jobs.place_of(name)
+    for split in [split for name, split in jobs.indexes if name == data]:
+        settings = jobs.index_settings(data, split) | jobs.place_of(data)
         # Without a root of the user's, files are only worth a look once all of them are there.
-        if name == data and (settings["root"] is not None or _complete(settings)):
-            lines += _problems_of(jobs, name, split, settings)
+        if settings["root"] is not None or _complete(settings):
+            lines += _problems_of(jobs, data, split, settings)
     return lines
 
 

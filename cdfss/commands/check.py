@@ -7,6 +7,7 @@ import click
 
 from cdfss.commands import pictures
 from cdfss.commands.main import as_json, print_json
+from cdfss.segmentation import SIZE
 
 
 @click.command()
@@ -18,7 +19,7 @@ from cdfss.commands.main import as_json, print_json
     show_default=True,
     help="Where pictures are shown as the model sees them, with their masks.",
 )
-@click.option("--size", default=400, show_default=True, help="Pixels a side at which it sees them.")
+@click.option("--size", default=SIZE, show_default=True, help="Pixels a side at which it sees them.")
 @pictures.options(pictures.LABELLED, [as_json])
 @click.pass_context
 def check(context: click.Context, what: tuple[str, ...], sheet: Path, size: int, **given: Any) -> None:

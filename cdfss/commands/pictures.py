@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from cdfss.segmentation import BACKBONE, METHOD, SIZE
+
 FILE = click.Path(dir_okay=False, path_type=Path)
 Key = int | tuple[int, int, int]
 
@@ -83,7 +85,7 @@ LABELLED = (
 FITTED = (
     click.option(
         "--method",
-        default="ridge",
+        default=METHOD,
         show_default=True,
         help="What learns from the labelled pictures; auto takes the best by leaving out one at a time.",
     ),
@@ -94,13 +96,13 @@ FITTED = (
         type=_Pair("KEY=VALUE", None, _plain),
         help="A setting of the method; again for each, as modules=[apm_m].",
     ),
-    click.option("--backbone", default="efficientnet_lite0", show_default=True, help="Frozen network."),
+    click.option("--backbone", default=BACKBONE, show_default=True, help="Frozen network."),
     click.option(
         "--weights", type=FILE, help="File of its published weights; the default's are installed."
     ),
     click.option("--checkpoint", type=FILE, help="Source-trained model, for methods that need one."),
     click.option(
-        "--size", default=400, show_default=True, help="Pixels a side at which the model sees pictures."
+        "--size", default=SIZE, show_default=True, help="Pixels a side at which the model sees pictures."
     ),
     click.option(
         "--tile",

@@ -7,8 +7,8 @@ import click
 
 from cdfss.commands import pictures
 from cdfss.commands.main import Stopped, as_json, print_json, progress, rewrite
+from cdfss.segmentation import WRITES
 
-WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
 OF_A_FIT = (
     *("masks", "labels", "unknown", "names", "value_range"),
     *("method", "settings", "backbone", "size", "tile", "save"),

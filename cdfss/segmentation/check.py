@@ -14,7 +14,7 @@ from cdfss.data.listing import Problem
 from cdfss.data.pictures import UPRIGHT, nearest, opened
 from cdfss.errors import CdfssError
 from cdfss.running.files import replacing
-from cdfss.segmentation import outputs, pairing
+from cdfss.segmentation import SIZE, outputs, pairing
 from cdfss.segmentation.labels import Key, labels_of
 from cdfss.segmentation.sources import own_reading
 from cdfss.segmentation.supports import Item, Supports, by_class, decode, of_pairs
@@ -40,7 +40,7 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
     remarks: list[Problem] = field(default_factory=list)
     supports: Supports | None = None
-    size: int = 400
+    size: int = SIZE
 
     def lines(self) -> list[str]:
         """All of it in words, a line each."""
@@ -64,7 +64,7 @@ def check(
     unknown: Key | None = None,
     names: Mapping[Key, str] | None = None,
     value_range: tuple[float, float] | None = None,
-    size: int = 400,
+    size: int = SIZE,
 ) -> Checked:
     """Look at labelled pictures as `supports.read` would read them, whose arguments these are.
 

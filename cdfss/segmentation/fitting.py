@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from cdfss.methods import calling, own
 from cdfss.methods.contract import Given, Method, Prediction
 from cdfss.running import devices
 from cdfss.segmentation.supports import Support, Supports
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resized(picture: np.ndarray, size: int) -> np.ndarray:
@@ -48,6 +52,11 @@ def at_size(supports: Supports, size: int) -> Supports:
     return replace(supports, classes=classes)
 
 
+def helps(kind: type[Method], support: Support) -> bool:
+    """Whether a method learns from a support: one that shows the class, or any."""
+    return kind.negatives or bool(support.mask.any())
+
+
 def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports, list[str]]:
     """The supports that a method learns from, and what people should know of those that it does not.
 
@@ -56,7 +65,7 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
     """
     classes, remarks = {}, []
     for label, of in supports.classes.items():
-        helpful = [one for one in of if one.mask.any() or kind.negatives]
+        helpful = [one for one in of if helps(kind, one)]
         if not any(one.mask.any() for one in of):
             raise CdfssError(
                 f"class {label!r}: none of its {len(of)} supports shows it, their masks are empty; label "
@@ -73,7 +82,7 @@ def usable(supports: Supports, kind: type[Method], name: str) -> tuple[Supports,
                 f"class {label!r}: method {name!r} needs at least {kind.least_supports} supports, and "
                 f"there are {len(helpful)} that show it"
             )
-        if left := [one.name for one in of if not (one.mask.any() or kind.negatives)]:
+        if left := [one.name for one in of if not helps(kind, one)]:
             remarks.append(
                 f"{label}: {name} learns nothing from pictures without it, and leaves out {', '.join(left)}"
             )
@@ -160,6 +169,25 @@ class Fitted:
                 f"{device}: {str(error).splitlines()[0][:200]}); take a smaller size, fewer supports, or a "
                 "device with more memory"
             ) from None
+
+
+def device_of(device: str) -> "torch.device":
+    """The device that "auto", "cpu" or "cuda" stands for on this machine.
+
+    Raises:
+        CdfssError: for another name, and where the installed torch cannot use it.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise CdfssError(f"device is {device!r}; expected 'auto', 'cpu' or 'cuda'")
+    wanted = devices.wanted(device)
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise CdfssError(
+            f"device: this machine has a GPU, but the installed torch ({torch.__version__}) cannot use it; "
+            "install a torch that fits the driver, or take device 'cpu'"
+        )
+    return torch.device(wanted)
 
 
 @contextmanager

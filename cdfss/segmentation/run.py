@@ -19,7 +19,7 @@ from cdfss.errors import CdfssError
 from cdfss.running.files import file_hash, forbidden, replacing
 from cdfss.running.progress import clock
 from cdfss.running.provenance import digest
-from cdfss.segmentation import outputs, tiles
+from cdfss.segmentation import WRITES, outputs, tiles
 from cdfss.segmentation.pairing import RECORD
 from cdfss.segmentation.sources import own_reading
 from cdfss.segmentation.supports import Query
@@ -27,8 +27,6 @@ from cdfss.segmentation.supports import Query
 if TYPE_CHECKING:
     from cdfss.segmentation.segmenter import Segmenter
 
-# What can be written besides masks.
-WRITES = ("overlays", "probabilities", "probabilities-float", "polygons", "areas", "coco")
 USUAL = ("overlays", "areas")
 OF_ALL = ("report.html", "report.json")  # what a command writes of a model beside the masks
 UNSAFE = '/\\:*?"<>|'  # in names of folders on one system or another

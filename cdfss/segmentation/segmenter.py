@@ -12,24 +12,17 @@ from cdfss.errors import CdfssError
 from cdfss.methods import hosts, known, own
 from cdfss.methods.contract import Given, Shared
 from cdfss.methods.modules.settings import RATE, STEPS
-from cdfss.running import devices
 from cdfss.running.files import file_hash
 from cdfss.running.provenance import made_with
-from cdfss.segmentation import saved, tiles
-from cdfss.segmentation.fitting import Fitted, at_size, resized, usable
+from cdfss.segmentation import BACKBONE, METHOD, SIZE, saved, tiles
+from cdfss.segmentation.fitting import Fitted, at_size, device_of, resized, usable
 from cdfss.segmentation.labels import Colour
 from cdfss.segmentation.sources import Picture, name_of
 from cdfss.segmentation.supports import Query, Support, Supports, of_arrays, read_query
 
 if TYPE_CHECKING:
-    import torch
-
     from cdfss.segmentation import trust
 
-METHOD, BACKBONE = "ridge", "efficientnet_lite0"
-# Pixels. With 320 and 224, IoU was 1.4 and 3.2 points less, and a picture took 0.5 and 0.25 s instead of
-# 0.8 on one core (lesions, X-rays, cracks, membranes and streets; 1 and 5 supports, 60 queries).
-SIZE = 400
 LEAST_SIZE = 32  # pixels; the deepest maps of a pyramid are then one position
 
 
@@ -406,26 +399,12 @@ def _given(how: dict[str, Any], device: str, several: bool) -> Given:
     return Given(
         how["size"],
         how["seed"],
-        None if known.find(how["method"]).needs == "nothing" else _device(device),
+        None if known.find(how["method"]).needs == "nothing" else device_of(device),
         how["backbone"],
         path("weights"),
         path("checkpoint"),
         shared=Shared(several),
     )
-
-
-def _device(device: str) -> "torch.device":
-    if device not in ("auto", "cpu", "cuda"):
-        raise CdfssError(f"device is {device!r}; expected 'auto', 'cpu' or 'cuda'")
-    wanted = devices.wanted(device)
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise CdfssError(
-            f"device: this machine has a GPU, but the installed torch ({torch.__version__}) cannot use it; "
-            "install a torch that fits the driver, or take device 'cpu'"
-        )
-    return torch.device(wanted)
 
 
 def _texts(*values: Any) -> Iterator[str]:

@@ -19,9 +19,8 @@ from cdfss.data.metrics import counts
 from cdfss.errors import CdfssError
 from cdfss.methods import known
 from cdfss.methods.contract import Given, Shared
-from cdfss.running import devices
-from cdfss.segmentation import trust_page
-from cdfss.segmentation.fitting import Fitted, at_size, resized
+from cdfss.segmentation import BACKBONE, trust_page
+from cdfss.segmentation.fitting import Fitted, at_size, device_of, helps, resized
 from cdfss.segmentation.supports import Support, Supports
 
 
@@ -259,7 +258,7 @@ def report(
     if fitted not in candidates:
         candidates = (*candidates, fitted)
     given = _given(
-        how["backbone"] or "efficientnet_lite0",
+        how["backbone"] or BACKBONE,
         how["size"],
         path["weights"],
         path["checkpoint"],
@@ -484,7 +483,7 @@ def changed(support: Support) -> Support:
 def predicted(candidate: Candidate, given: Given, fold: Fold) -> np.ndarray | None:
     """Probabilities of what is left, (n, S, S); None where the method cannot learn from the rest."""
     kind = known.find(candidate.method)
-    learnt = [one for one in fold.learnt if one.mask.any() or kind.negatives]
+    learnt = [one for one in fold.learnt if helps(kind, one)]
     masks = [one.mask for one in learnt]
     both = any(mask.any() for mask in masks) and not all(mask.all() for mask in masks)
     if len(learnt) < kind.least_supports or not (both or (learnt and not kind.looks)):
@@ -638,13 +637,9 @@ def most_typical(labelled: np.ndarray, queries: np.ndarray, number: int) -> list
 
 def _given(backbone, size, weights, checkpoint, device, seed) -> Given:
     """What candidates are given: one network, which sees each picture once."""
-    import torch
-
     from cdfss.backbones.memory import EachPicture
 
-    given = Given(
-        size, seed, torch.device(devices.wanted(device)), backbone, weights, checkpoint, shared=Shared(True)
-    )
+    given = Given(size, seed, device_of(device), backbone, weights, checkpoint, shared=Shared(True))
     given.network.memory = EachPicture()
     return given
 
@@ -664,8 +659,7 @@ def _fitted(how: Mapping[str, Any]) -> Candidate:
 def _predictor(supports: Supports, fitted: Candidate, given: Given) -> Callable[[np.ndarray], np.ndarray]:
     methods = []
     for of in supports.classes.values():
-        negatives = known.find(fitted.method).negatives
-        learnt = [one for one in of if one.mask.any() or negatives]
+        learnt = [one for one in of if helps(known.find(fitted.method), one)]
         methods.append(Fitted(fitted.method, dict(fitted.settings), given, learnt))
 
     def predict(picture: np.ndarray) -> np.ndarray:

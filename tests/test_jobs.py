@@ -192,6 +192,27 @@ def test_a_signal_ends_a_job_and_its_workers_in_words(name, whole, tmp_path):
     assert process.returncode == 128 + number
 
 
+# A job to which a signal comes while its log is being opened.
+EARLY = """
+import os, sys
+from cdfss.running import jobs
+def opened(*_):
+    os.kill(os.getpid(), int(sys.argv[3]))
+setattr(getattr(jobs, sys.argv[2]), "__init__", opened)
+with jobs.job(sys.argv[1]):
+    print("at work")
+"""
+
+
+@pytest.mark.parametrize("opened", ["_Log", "_Tee"])
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_signal_that_comes_before_there_is_a_log_is_said_too(number, opened, tmp_path):
+    command = [sys.executable, "-c", EARLY, str(tmp_path / "j.log"), opened, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == "interrupted; run the same command again to go on\n"
+
+
 def test_a_job_that_does_not_end_is_ended(tmp_path):
     process, everyone = begin(STUBBORN, tmp_path / "j.log")
     process.terminate()

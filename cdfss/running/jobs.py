@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cdfss.errors import CdfssError
@@ -97,19 +97,31 @@ def job(log: str | Path, threads: int = 1):
 
 
 @contextmanager
+def _logged(path: Path):
+    """Output goes to terminal, log and attempt's copy."""
+    terminal = sys.stdout, sys.stderr
+    with _Log(path, "wb") as file, _attempt(path) as (copy, number):
+        try:
+            sys.stdout, sys.stderr = (_Tee(stream, file, copy) for stream in terminal)
+            if number > 1:
+                print(f"earlier attempts did not end well: {path.stem}.attempt*.log beside this log")
+            yield
+        finally:
+            sys.stdout, sys.stderr = terminal
+
+
+@contextmanager
 def _job(path: Path, threads: int):
     """What `job` does but for the end of the process; SystemExit with the status of what failed."""
     os.environ |= {variable: str(threads) for variable in THREADS} | {"MKL_DYNAMIC": "FALSE"}
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     path.parent.mkdir(parents=True, exist_ok=True)
-    terminal = sys.stdout, sys.stderr
     stopping.end_with_run()
-    with stopping.interruptible(), _Log(path, "wb") as file, _attempt(path) as (copy, number):
-        sys.stdout, sys.stderr = (_Tee(stream, file, copy) for stream in terminal)
+    with ExitStack() as until_said:  # a signal may come before there is a log, and is said then too
         try:
-            if number > 1:
-                print(f"earlier attempts did not end well: {path.stem}.attempt*.log beside this log")
+            until_said.enter_context(stopping.interruptible())
+            until_said.enter_context(_logged(path))
             yield
         except CdfssError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -124,5 +136,3 @@ def _job(path: Path, threads: int):
             else:
                 traceback.print_exc()
             raise SystemExit(1) from None
-        finally:
-            sys.stdout, sys.stderr = terminal

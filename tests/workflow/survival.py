@@ -106,18 +106,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         with suppress(OSError):  # the other end was killed
             for place in range(begin, len(content), PIECE):
+                while self.path == ARCHIVE and place >= self.server.limit:
+                    threading.Event().wait(POLL)
                 self.wfile.write(content[place : place + PIECE])
-                if self.path == ARCHIVE:
-                    self.server.sent = place
-                threading.Event().wait(self.server.pause)
 
     def log_message(self, *_):
         pass
 
 
-def server(pause: float = 0.0):
-    """A server of `served`, which waits so many seconds after each piece and notes where it began."""
-    return serving(_Handler, pause=pause, begins=[], sent=0, size=len(served()[ARCHIVE]))
+def server():
+    """A server of `served` that notes where it began, and sends the archive only up to byte `limit`."""
+    return serving(_Handler, begins=[], limit=size())
+
+
+def size() -> int:
+    """Bytes of the archive."""
+    return len(served()[ARCHIVE])
 
 
 def make(folder, url: str) -> Project:

@@ -17,6 +17,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from cdfss.data.download import CHUNK
+
 from . import survival
 from .survival import KINDS, POLL, STAGES, Run
 from .test_plan import SMALL, own_data
@@ -74,7 +76,7 @@ def drawn_points(seed):
         shares = [drawn.uniform(0.05, 0.8) for _ in KINDS]
         # These go on where they were killed: a download has to come further, others have less to do.
         if stage == "download":
-            shares = [(third + drawn.uniform(0.4, 0.8)) / 3 for third in range(3)]
+            shares = [(third + drawn.uniform(0.3, 0.6)) / 3 for third in range(3)]
         if stage in ("training", "evaluation", "measurement"):
             shares = [share / 2 for share in shares]
         if stage == "preparation":  # jobs of a second or less, of which there are few
@@ -89,13 +91,14 @@ class Chain:
     def __init__(self, project, server, points, seconds):
         self.project, self.server, self.seconds = project, server, seconds
         self.points = {stage: list(of_stage) for stage, of_stage in points.items()}
-        self.hits, self.finished = [], {}
+        self.hits, self.finished, self.kept = [], {}, [0]
 
     def go_on(self):
         """Run until the run is killed or ends; False if nothing of it was killed and it ended well."""
         run, hits, end = Run(self.project), len(self.hits), time.monotonic() + 600
         while not run.ended():
             assert time.monotonic() < end, run.output
+            self.server.limit = self.sent_at_most()
             for name, job in run.jobs().items():
                 stage = next((s for s in STAGES if re.search(STAGES[s], name)), None)
                 if self.points.get(stage) and self.comes_to_its_point(run, stage, job):
@@ -110,8 +113,8 @@ class Chain:
     def comes_to_its_point(self, run, stage, job):
         """Whether a job is where it shall be killed; near it, it goes in small steps and stops."""
         share = self.points[stage][0][1]
-        if stage == "download":  # which waits more than it computes
-            return self.server.sent >= share * self.server.size and bool(survival.log_of(job))
+        if stage == "download":  # which waits more than it computes, and goes on where it was killed
+            return self.downloaded() >= share * survival.size() and bool(survival.log_of(job))
         if stage in BRIEF:
             return survival.stop_at(job, lambda: bool(survival.log_of(job)))
         first, last = self.seconds[stage]
@@ -119,6 +122,15 @@ class Chain:
             if survival.computed(job) > first + share * (last - first) - 0.5:
                 return survival.stop_at(job, survival.point(job, share, first, last))
         return False
+
+    def sent_at_most(self):
+        """Bytes of the archive that come: no download ends before the one to be killed is killed."""
+        points = self.points["download"]
+        return points[0][1] * survival.size() + CHUNK + survival.PIECE if points else survival.size()
+
+    def downloaded(self):
+        """Bytes of the archive that are on the disk, of one that is not whole."""
+        return sum(path.stat().st_size for path in self.project.folder.rglob("*.zip.part"))
 
     def kill(self, run, stage, job):
         kind, share = self.points[stage].pop(0)
@@ -135,13 +147,14 @@ class Chain:
                 job.resume()
             assert run.wait() == -signal.SIGKILL
             survival.seconds_until_gone(run.folder, 10)
+        self.kept.append(self.downloaded())
         self.hits.append((stage, kind, log, round(share, 2)))
         for path, state in survival.finished(run.folder).items():
             self.finished.setdefault(path, state)
 
 
 def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undisturbed, tmp_path):
-    with survival.server(pause=0.04) as server:
+    with survival.server() as server:
         project = survival.make(tmp_path / "project", server.url)
         chain = Chain(project, server, drawn_points(SEED), undisturbed.seconds)
         while chain.go_on():
@@ -157,10 +170,10 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
     assert len(chain.finished) > 40  # there was something to lose
     assert [path for path, state in chain.finished.items() if last.get(path) != state] == []
     assert survival.leftovers(project.folder) == []
-    # A download goes on where it was: after its kill, and the first bytes, it never begins anew.
+    # A download goes on where it was killed. A job whose Snakemake was killed may still complete it.
     begins = [begin for path, begin in server.begins if path == survival.ARCHIVE]
-    assert begins == sorted(set(begins)), begins
-    assert 3 <= len(begins) <= 4, begins  # on a busy machine the last kill may come after the last byte
+    assert begins == sorted(begins)
+    assert {0} < {*begins} <= {*chain.kept}, (begins, chain.kept)
 
 
 # What is removed from a copy of the finished run so that it goes on with a stage, and what is then made.

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from cdfss.errors import CdfssError
@@ -99,15 +99,15 @@ def job(log: str | Path, threads: int = 1):
 @contextmanager
 def _logged(path: Path):
     """Output goes to terminal, log and attempt's copy."""
-    terminal = sys.stdout, sys.stderr
-    with _Log(path, "wb") as file, _attempt(path) as (copy, number):
-        try:
-            sys.stdout, sys.stderr = (_Tee(stream, file, copy) for stream in terminal)
-            if number > 1:
-                print(f"earlier attempts did not end well: {path.stem}.attempt*.log beside this log")
-            yield
-        finally:
-            sys.stdout, sys.stderr = terminal
+    with (
+        _Log(path, "wb") as file,
+        _attempt(path) as (copy, number),
+        redirect_stdout(_Tee(sys.stdout, file, copy)),
+        redirect_stderr(_Tee(sys.stderr, file, copy)),
+    ):
+        if number > 1:
+            print(f"earlier attempts did not end well: {path.stem}.attempt*.log beside this log")
+        yield
 
 
 @contextmanager

@@ -120,10 +120,7 @@ def read(
     found = pairing.find(supports, masks)
     if found.problems:
         raise CdfssError(listed(found.place, found.problems))
-    items, problems = decode(of_pairs(found), meaning, reading)
-    if problems:
-        raise CdfssError(listed(found.place, problems))
-    return replace(by_class(found.place, items, meaning), value_range=value_range)
+    return _read(found.place, of_pairs(found), meaning, reading)
 
 
 def of_arrays(
@@ -166,11 +163,7 @@ def of_arrays(
                 given_items.append((name_of(picture, number), picture, mask, name))
     maps = None in of_class and names is None and any(_holds_classes(mask) for _, _, mask, _ in given_items)
     meaning = labels_of("map" if maps else None, names, unknown)
-    place = "images and masks"
-    items, problems = decode(given_items, meaning, own_reading(value_range))
-    if problems:
-        raise CdfssError(listed(place, problems))
-    return replace(by_class(place, items, meaning), value_range=value_range)
+    return _read("images and masks", given_items, meaning, own_reading(value_range))
 
 
 def _holds_classes(mask: Picture) -> bool:
@@ -343,6 +336,13 @@ def by_class(place: str, items: list[Item], meaning: Labels) -> Supports:
     if len(found.classes) > 255:
         raise CdfssError(f"{place}: has {len(found.classes)} classes; a label map holds 255 at most")
     return found
+
+
+def _read(place: str, given: list[Given], meaning: Labels, reading: Reading) -> Supports:
+    items, problems = decode(given, meaning, reading)
+    if problems:
+        raise CdfssError(listed(place, problems))
+    return replace(by_class(place, items, meaning), value_range=reading.value_range)
 
 
 def _of_binary(place: str, items: list[Item], meaning: Labels) -> Supports:

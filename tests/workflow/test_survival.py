@@ -170,10 +170,11 @@ def test_a_run_killed_at_points_of_every_stage_ends_as_an_undisturbed_one(undist
     assert len(chain.finished) > 40  # there was something to lose
     assert [path for path, state in chain.finished.items() if last.get(path) != state] == []
     assert survival.leftovers(project.folder) == []
-    # A download goes on where it was killed. A job whose Snakemake was killed may still complete it.
+    # A download goes on where it was killed, by its own three kills and by those of jobs beside it.
     begins = [begin for path, begin in server.begins if path == survival.ARCHIVE]
     assert begins == sorted(begins)
-    assert {0} < {*begins} <= {*chain.kept}, (begins, chain.kept)
+    assert len({*begins}) >= 4, begins
+    assert {*begins} <= {*chain.kept}, (begins, chain.kept)
 
 
 # What is removed from a copy of the finished run so that it goes on with a stage, and what is then made.
